@@ -1,0 +1,43 @@
+// Package reexec lets one binary play several roles, each in a process of its
+// own, and lets parent and child talk.
+//
+// The role is argv[0], so that ps(1) tells the truth. The child runs
+// /proc/self/exe, because an upgrade may replace the file while we run.
+// Configuration goes over an inherited SOCK_SEQPACKET pair, one JSON message a
+// packet: not over the environment and not in arguments, which ps shows.
+package reexec
+
+import (
+	"context"
+	"os"
+	"os/exec"
+)
+
+// A Role is a way to run this binary other than as the command line.
+type Role struct {
+	// Name is the argv[0] that selects the role, "kist-monitor" for example.
+	Name string
+	// Main plays the role and returns the exit status.
+	Main func() int
+}
+
+// Dispatch plays the role that argv[0] names and exits. It returns when there
+// is none. It is the first statement of main, so that a child pays for nothing
+// but package initialisation.
+func Dispatch(roles []Role) {
+	for _, r := range roles {
+		if os.Args[0] == r.Name {
+			os.Exit(r.Main())
+		}
+	}
+}
+
+// Command returns the command that runs this binary as role with args. The
+// caller sets the standard streams, ExtraFiles and SysProcAttr. The child's
+// environment is empty: whatever it needs is sent to it.
+func Command(ctx context.Context, role string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Args[0] = role
+	cmd.Env = []string{}
+	return cmd
+}

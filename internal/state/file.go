@@ -1,0 +1,85 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile replaces path by data so that a reader, also one after a power cut,
+// finds the old content or the new one and nothing else. The directory must
+// exist. The temporary file stands beside path, because rename(2) does not
+// cross file systems, and is removed after any error.
+func WriteFile(path string, data []byte, perm os.FileMode) error {
+	return WriteFileFrom(path, perm, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteFileFrom is WriteFile for content that fill produces.
+func WriteFileFrom(path string, perm os.FileMode, fill func(io.Writer) error) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".tmp-"+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	if err := fillAndSync(f, perm, fill); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+func fillAndSync(f *os.File, perm os.FileMode, fill func(io.Writer) error) (err error) {
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Chmod(perm); err != nil {
+		return err
+	}
+	if err := fill(f); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// SyncDir makes the names in dir durable; see fsync(2).
+func SyncDir(dir string) (err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Sync()
+}
+
+// WriteJSON writes v, indented, to path with mode 0600. See WriteFile.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, append(data, '\n'), 0o600)
+}
+
+// ReadJSON decodes the file path into v. The error is an *os.PathError when
+// there is none; a file that does not parse is named.
+func ReadJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
