@@ -1,0 +1,119 @@
+// Package monitor is the one process that outlives a command: the parent of a
+// container's PID 1. It mounts the root file system in a mount namespace of its
+// own, holds the terminal or the pipes, writes the log, serves attach clients,
+// records the exit, and acts on restart policy and health checks.
+package monitor
+
+import (
+	"time"
+
+	"github.com/kist-containers/kist/internal/state"
+)
+
+// Spec is all that a monitor is told about its container. The engine sends it
+// over the connection that the monitor was started with; nothing of it is on a
+// command line or in the environment.
+type Spec struct {
+	ID    string      `json:"id"`
+	Name  string      `json:"name"`
+	Roots state.Roots `json:"roots"`
+	// Bundle is the directory of config.json and of the mount point rootfs.
+	Bundle string `json:"bundle"`
+	// RunDir is <runroot>/container/<id>: state.json, attach.sock.
+	RunDir string `json:"runDir"`
+	// DataDir is <root>/container/<id>: exit.json, the log.
+	DataDir string `json:"dataDir"`
+	RootFS  RootFS `json:"rootfs"`
+	// Runtime is the path of another OCI runtime, or "" for kist's own.
+	Runtime      string   `json:"runtime,omitempty"`
+	RuntimeFlags []string `json:"runtimeFlags,omitempty"`
+	Rootless     bool     `json:"rootless,omitempty"`
+	Systemd      bool     `json:"systemdCgroup,omitempty"`
+
+	Terminal bool `json:"terminal,omitempty"`
+	// OpenStdin keeps standard input open for attach clients; StdinOnce closes
+	// it when the first of them ends.
+	OpenStdin bool `json:"openStdin,omitempty"`
+	StdinOnce bool `json:"stdinOnce,omitempty"`
+
+	Log LogConfig `json:"log"`
+	// StopSignal is a name such as SIGTERM ("" for that one); StopTimeout is how
+	// long it may take before SIGKILL.
+	StopSignal  string        `json:"stopSignal,omitempty"`
+	StopTimeout time.Duration `json:"stopTimeoutNs,omitempty"`
+	Restart     RestartPolicy `json:"restart"`
+	Health      *Health       `json:"health,omitempty"`
+	// AutoRemove removes the container after its exit.
+	AutoRemove bool `json:"autoRemove,omitempty"`
+	// Sandbox says that network.Serve has work for this container.
+	Sandbox bool `json:"sandbox,omitempty"`
+	// PidFile is where PID 1's number is written, "" for nowhere.
+	PidFile string `json:"pidFile,omitempty"`
+}
+
+// RootFS says what to mount on the bundle's rootfs.
+type RootFS struct {
+	// Lowers are the image's layers, top first, for overlay. Empty with Dir.
+	Lowers []string `json:"lowers,omitempty"`
+	// Upper and Work are the writable layer.
+	Upper string `json:"upper,omitempty"`
+	Work  string `json:"work,omitempty"`
+	// Dir is a plain directory used as it is (--rootfs DIR). For --rootfs DIR:O
+	// the directory is the only one of Lowers.
+	Dir string `json:"dir,omitempty"`
+	// UserXattr mounts overlay with userxattr, as in a user namespace.
+	UserXattr bool `json:"userXattr,omitempty"`
+}
+
+// LogConfig is docker's --log-driver and --log-opt.
+type LogConfig struct {
+	// Driver is json-file (also for ""), local, journald, syslog or none.
+	Driver string `json:"driver,omitempty"`
+	// Path is the file of the json-file and local drivers.
+	Path    string            `json:"path,omitempty"`
+	Options map[string]string `json:"options,omitempty"`
+	// Attrs are the labels and variables the options chose.
+	Attrs map[string]string `json:"attrs,omitempty"`
+}
+
+// RestartPolicy is docker's --restart.
+type RestartPolicy struct {
+	// Name is no (also for ""), always, unless-stopped or on-failure.
+	Name string `json:"name,omitempty"`
+	// MaximumRetryCount bounds on-failure; 0 is no bound.
+	MaximumRetryCount int `json:"maximumRetryCount,omitempty"`
+}
+
+// Health is docker's health check. Zero durations mean docker's defaults: 30 s
+// interval and timeout, no start period, 5 s start interval, 3 retries.
+type Health struct {
+	Test          []string      `json:"test"`
+	Interval      time.Duration `json:"intervalNs,omitempty"`
+	Timeout       time.Duration `json:"timeoutNs,omitempty"`
+	StartPeriod   time.Duration `json:"startPeriodNs,omitempty"`
+	StartInterval time.Duration `json:"startIntervalNs,omitempty"`
+	Retries       int           `json:"retries,omitempty"`
+}
+
+// State is <runroot>/container/<id>/state.json: what was started. Whether it
+// still runs is asked of the kernel.
+type State struct {
+	Version   int       `json:"version"`
+	Pid       int       `json:"pid"`
+	PidStart  uint64    `json:"pidStartTicks"`
+	Monitor   int       `json:"monitor"`
+	MonStart  uint64    `json:"monitorStartTicks"`
+	StartedAt time.Time `json:"startedAt"`
+	Restarts  int       `json:"restarts,omitempty"`
+}
+
+// Exit is <root>/container/<id>/exit.json: how the last run ended.
+type Exit struct {
+	Version    int       `json:"version"`
+	StartedAt  time.Time `json:"startedAt"`
+	FinishedAt time.Time `json:"finishedAt"`
+	ExitCode   int       `json:"exitCode"`
+	OOMKilled  bool      `json:"oomKilled,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	Restarts   int       `json:"restarts,omitempty"`
+}
