@@ -56,4 +56,3 @@ func (o *Output) Notef(format string, a ...any) {
 		fmt.Fprintln(o.Err, Escape(fmt.Sprintf(format, a...)))
 	}
 }
-
