@@ -84,7 +84,7 @@ func cancellable(kctx *kong.Context) (context.Context, context.CancelFunc) {
 func commands() []ui.Command {
 	var all []ui.Command
 	for _, of := range []func() []ui.Command{
-		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands,
+		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, cli.Commands,
 	} {
 		all = append(all, of()...)
 	}

@@ -35,8 +35,12 @@ func (l *Line) Parse(args []string) (*kong.Context, error) {
 	word := l.firstWord(args)
 	cmd := l.find(word)
 	switch {
-	case word == "" && !wantsVersion(args), word == "help" && len(args) == 1:
-		return nil, errors.Join(l.overview(args), ErrShown)
+	case word == "" && wantsVersion(args):
+		l.Out.Print(VersionLine())
+		return nil, ErrShown
+	case word == "", word == "help" && len(args) == 1:
+		l.overview()
+		return nil, ErrShown
 	case word == "help":
 		args = append(slices.Delete(slices.Clone(args), 0, 1), "--help")
 		return l.Parse(args)
@@ -50,9 +54,6 @@ func (l *Line) Parse(args []string) (*kong.Context, error) {
 	ctx, err := p.Parse(args)
 	if err != nil {
 		return nil, explain(err, word)
-	}
-	if ctx.Command() == "" {
-		return nil, fmt.Errorf("%s: no command given", l.Name)
 	}
 	return ctx, nil
 }
@@ -212,7 +213,7 @@ func distance(a, b string) int {
 }
 
 // overview prints the commands in their groups.
-func (l *Line) overview(args []string) error {
+func (l *Line) overview() {
 	out := l.Out
 	out.Printf("Usage: %s [OPTIONS] COMMAND [ARG...]\n\n%s\n", l.Name, l.Help)
 	var groups []string
@@ -231,7 +232,6 @@ func (l *Line) overview(args []string) error {
 	}
 	out.Printf("\nOptions:\n%s", globalFlags(l.Globals))
 	out.Printf("\nRun `%s COMMAND --help` for a command's flags and examples.\n", l.Name)
-	return nil
 }
 
 func cmpOr(a, b string) string {
