@@ -1,0 +1,151 @@
+package main
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// TestMain lets the test binary play every role of kist, and kist itself.
+func TestMain(m *testing.M) {
+	reexec.Dispatch(roles())
+	testscript.Main(inOwnNetwork{m}, map[string]func(){
+		"kist": func() { os.Exit(run(os.Args[1:], ui.Std())) },
+	})
+}
+
+// inOwnNetwork runs the tests in a network namespace of their own, so that no
+// bridge and no firewall rule of a test is the machine's.
+type inOwnNetwork struct{ m *testing.M }
+
+const ownNetwork = "KIST_TEST_OWN_NETWORK"
+
+func (t inOwnNetwork) Run() int {
+	if os.Geteuid() != 0 || os.Getenv(ownNetwork) != "" {
+		return t.m.Run()
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), ownNetwork+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	case err != nil:
+		return t.m.Run() // no namespaces here: the scripts say what they need
+	}
+	return 0
+}
+
+// TestScripts types commands as a user would: testdata/script/*.txtar, each
+// with roots of its own. $BUSYBOX is a root file system as a tar archive.
+func TestScripts(t *testing.T) {
+	archive := filepath.Join(t.TempDir(), "busybox.tar")
+	errBusybox := writeBusybox(archive)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Condition:           condition(errBusybox),
+		Setup: func(env *testscript.Env) error {
+			return setup(env, archive)
+		},
+	})
+}
+
+// condition answers what a script may ask for: [root], [busybox], [prog:NAME].
+func condition(errBusybox error) func(string) (bool, error) {
+	return func(cond string) (bool, error) {
+		name, found := strings.CutPrefix(cond, "prog:")
+		switch {
+		case cond == "root":
+			return os.Geteuid() == 0, nil
+		case cond == "busybox":
+			return errBusybox == nil, nil
+		case found:
+			_, err := exec.LookPath(name)
+			return err == nil, nil
+		}
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+}
+
+func setup(env *testscript.Env, archive string) error {
+	// Short, because the path of a socket has only 107 bytes.
+	run, err := os.MkdirTemp("", "kist")
+	if err != nil {
+		return err
+	}
+	env.Setenv("KIST_ROOT", filepath.Join(env.WorkDir, "root"))
+	env.Setenv("KIST_RUNROOT", run)
+	env.Setenv("KIST_CGROUP_PARENT", "/kist-test-"+filepath.Base(run))
+	env.Setenv("BUSYBOX", archive)
+	env.Setenv("HOME", env.WorkDir)
+	env.Defer(func() {
+		clean(env)
+		os.RemoveAll(run)
+	})
+	return nil
+}
+
+// clean removes whatever a script left, through kist itself.
+func clean(env *testscript.Env) {
+	for _, args := range [][]string{{"rm", "--force", "--all"}, {"network", "prune", "--force"}, {"system", "check", "--repair"}} {
+		cmd := exec.Command("kist", args...)
+		cmd.Env = env.Vars
+		cmd.Run()
+	}
+}
+
+// applets are the programs of busybox that scripts use.
+var applets = strings.Fields(`sh ash cat ls echo true false sleep id env ps ip mount umount mkdir rm touch stat grep
+	sed awk head tail wc kill nc ping wget httpd hostname dd tr seq yes sort cut date test tty stty chmod chown ln
+	readlink find sync top printf od md5sum sha256sum nslookup whoami uname df du cp mv mknod adduser trap timeout
+	nproc nsenter unshare chroot tar gzip usleep expr basename dirname pwd unlink mkfifo taskset renice free`)
+
+// writeBusybox makes a small root file system out of the machine's static busybox.
+func writeBusybox(path string) (err error) {
+	data, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := tar.NewWriter(f)
+	for _, d := range []string{"bin/", "etc/", "tmp/", "root/", "home/", "var/"} {
+		mode := int64(0o755)
+		if d == "tmp/" {
+			mode = 0o1777
+		}
+		w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: mode})
+	}
+	addFile(w, "bin/busybox", 0o755, string(data))
+	addFile(w, "etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home:/bin/sh\n")
+	addFile(w, "etc/group", 0o644, "root:x:0:\nann:x:1000:\naudio:x:63:ann\n")
+	for _, a := range applets {
+		w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + a, Linkname: "busybox", Mode: 0o777})
+	}
+	return w.Close()
+}
+
+func addFile(w *tar.Writer, name string, mode int64, text string) {
+	w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(text))})
+	io.WriteString(w, text)
+}
