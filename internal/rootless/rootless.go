@@ -121,12 +121,22 @@ func join(p sys.Process, env []string) (pid int, err error) {
 	if same(user, "/proc/self/ns/user") {
 		return 0, errors.New("not in a namespace of its own")
 	}
-	j := sys.JoinExec{
-		Path: "/proc/self/exe", Args: os.Args, Env: env,
-		Files:      []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Namespaces: []*os.File{user}, Root: true, Unshare: unix.CLONE_NEWNS,
+	var script sys.Script
+	if err := script.Stdio(os.Stdin, os.Stdout, os.Stderr); err != nil {
+		return 0, err
 	}
-	return j.Start()
+	fd, err := script.Fd(user)
+	if err != nil {
+		return 0, err
+	}
+	script.Call("setns", unix.SYS_SETNS, fd, unix.CLONE_NEWUSER)
+	script.Call("setresgid", unix.SYS_SETRESGID, 0, 0, 0)
+	script.Call("setresuid", unix.SYS_SETRESUID, 0, 0, 0)
+	// Mounts made by the command stay with it; the host's later ones still show.
+	script.Call("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+	script.Call("mount", unix.SYS_MOUNT, script.String("none"), script.String("/"), 0, unix.MS_REC|unix.MS_SLAVE)
+	script.Exec([]string{"/proc/self/exe"}, os.Args, env)
+	return script.Start()
 }
 
 func same(f *os.File, path string) bool {

@@ -1,0 +1,51 @@
+package runtime
+
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// setup is the parent's first message: all that init needs.
+type setup struct {
+	Spec   *specs.Spec  `json:"spec"`
+	Rootfs string       `json:"rootfs"`
+	State  *specs.State `json:"state"`
+	// Filter is the compiled seccomp program, one sock_filter after the other.
+	Filter []byte `json:"filter,omitempty"`
+	// FilterFlags are those of seccomp(2).
+	FilterFlags  uint              `json:"filterFlags,omitempty"`
+	CgroupPaths  map[string]string `json:"cgroupPaths,omitempty"`
+	NoPivot      bool              `json:"noPivot,omitempty"`
+	NoNewKeyring bool              `json:"noNewKeyring,omitempty"`
+	// WaitHooks makes init stop before pivot_root for hooks of the parent.
+	WaitHooks bool `json:"waitHooks,omitempty"`
+}
+
+// order is what the parent sends later: go on, or start the program.
+type order struct {
+	Start bool `json:"start,omitempty"`
+}
+
+// answer is what init sends: that it has come to a point, or why it has not.
+type answer struct {
+	Name    string      `json:"name,omitempty"`
+	Failure *StartError `json:"failure,omitempty"`
+}
+
+func newSetup(spec *specs.Spec, rec *record, o CreateOptions) (*setup, error) {
+	m := &setup{Rootfs: rec.Rootfs, CgroupPaths: rec.CgroupPaths, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, State: rec.state(specs.StateCreating, 0)}
+	// The profile goes over as the program that it compiles to.
+	copied, linux := *spec, *spec.Linux
+	linux.Seccomp, copied.Linux = nil, &linux
+	m.Spec = &copied
+	if h := spec.Hooks; h != nil {
+		m.WaitHooks = len(h.Prestart) > 0 || len(h.CreateRuntime) > 0
+	}
+	if spec.Linux.Seccomp != nil {
+		program, err := compileSeccomp(spec.Linux.Seccomp)
+		if err != nil {
+			return nil, err
+		}
+		m.Filter, m.FilterFlags = program.bytes(), program.flags
+	}
+	return m, nil
+}

@@ -1,0 +1,303 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// limits sets what a process hands on to its children, while this one still may.
+func (p *initProcess) limits() error {
+	proc := p.Spec.Process
+	if proc == nil {
+		return nil
+	}
+	if err := setRlimits(proc.Rlimits); err != nil {
+		return err
+	}
+	if proc.OOMScoreAdj != nil {
+		if err := p.oomScore(*proc.OOMScoreAdj); err != nil {
+			return err
+		}
+	}
+	if err := setScheduler(proc); err != nil {
+		return err
+	}
+	if proc.ApparmorProfile != "" {
+		if err := os.WriteFile("/proc/thread-self/attr/apparmor/exec", []byte("exec "+proc.ApparmorProfile), 0); err != nil {
+			return fmt.Errorf("apparmor profile %s: %w", proc.ApparmorProfile, err)
+		}
+	}
+	if proc.SelinuxLabel != "" {
+		if err := os.WriteFile("/proc/thread-self/attr/exec", []byte(proc.SelinuxLabel), 0); err != nil {
+			return fmt.Errorf("selinux label %s: %w", proc.SelinuxLabel, err)
+		}
+	}
+	if per := p.Spec.Linux.Personality; per != nil {
+		return setPersonality(per)
+	}
+	return nil
+}
+
+var rlimits = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU,
+	"RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
+	"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS,
+	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+func setRlimits(limits []specs.POSIXRlimit) error {
+	seen := map[string]bool{}
+	for _, l := range limits {
+		which, ok := rlimits[l.Type]
+		if !ok {
+			return fmt.Errorf("rlimit %q: no such limit", l.Type)
+		}
+		if seen[l.Type] {
+			return fmt.Errorf("rlimit %q: given twice", l.Type)
+		}
+		seen[l.Type] = true
+		// Prlimit, because package syscall's Setrlimit would also change what Go
+		// restores at execve.
+		err := unix.Prlimit(0, which, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
+		if errors.Is(err, unix.EPERM) {
+			return &StartError{Step: "rlimit", Object: l.Type, Errno: int(unix.EPERM),
+				Text: "this host does not let kist raise it (CAP_SYS_RESOURCE is missing)"}
+		}
+		if err != nil {
+			return fmt.Errorf("rlimit %s: %w", l.Type, err)
+		}
+	}
+	return nil
+}
+
+// oomScore writes through the container's own proc, which finishRoot verified.
+func (p *initProcess) oomScore(score int) error {
+	err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0)
+	if p.inUserNamespace() && errors.Is(err, os.ErrPermission) {
+		return nil // lowering it needs the host's root; the spec's default is no promise
+	}
+	if err != nil {
+		return fmt.Errorf("oom_score_adj %d: %w", score, err)
+	}
+	return nil
+}
+
+var policies = map[specs.LinuxSchedulerPolicy]uint32{
+	specs.SchedOther: unix.SCHED_NORMAL, specs.SchedFIFO: unix.SCHED_FIFO, specs.SchedRR: unix.SCHED_RR,
+	specs.SchedBatch: unix.SCHED_BATCH, specs.SchedIdle: unix.SCHED_IDLE, specs.SchedDeadline: unix.SCHED_DEADLINE,
+}
+
+var ioClasses = map[specs.IOPriorityClass]int{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}
+
+func setScheduler(proc *specs.Process) error {
+	if s := proc.Scheduler; s != nil {
+		policy, ok := policies[s.Policy]
+		if !ok {
+			return fmt.Errorf("scheduler policy %q: unknown", s.Policy)
+		}
+		attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: s.Nice, Priority: uint32(s.Priority),
+			Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
+		if err := unix.SchedSetAttr(0, attr, 0); err != nil {
+			return os.NewSyscallError("sched_setattr", err)
+		}
+	}
+	if io := proc.IOPriority; io != nil {
+		class, ok := ioClasses[io.Class]
+		if !ok {
+			return fmt.Errorf("io priority class %q: unknown", io.Class)
+		}
+		const whoProcess, classShift = 1, 13
+		if _, _, e := unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, 0, uintptr(class<<classShift|io.Priority)); e != 0 {
+			return os.NewSyscallError("ioprio_set", e)
+		}
+	}
+	return nil
+}
+
+func setPersonality(per *specs.LinuxPersonality) error {
+	domains := map[specs.LinuxPersonalityDomain]uintptr{specs.PerLinux: 0, specs.PerLinux32: 8}
+	domain, ok := domains[per.Domain]
+	if !ok || len(per.Flags) > 0 {
+		return fmt.Errorf("personality %q %v: unknown", per.Domain, per.Flags)
+	}
+	_, _, e := unix.RawSyscall(unix.SYS_PERSONALITY, domain, 0, 0)
+	if e != 0 {
+		return os.NewSyscallError("personality", e)
+	}
+	return nil
+}
+
+// writeSysctls writes kernel parameters of the container's own namespaces.
+// finishRoot calls it before the paths of /proc become read-only.
+func writeSysctls(sysctls map[string]string) error {
+	for name, value := range sysctls {
+		file := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+		if strings.ContainsRune(name, '/') {
+			file = "/proc/sys/" + name // sysctl(8): a slash keeps dots in interface names
+		}
+		if path.Clean(file) != file {
+			return fmt.Errorf("sysctl %q: not a plain name", name)
+		}
+		if err := writeProc(file, value); err != nil {
+			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+		}
+	}
+	return nil
+}
+
+// writeProc writes below /proc, and makes sure that it is a proc and that no
+// link or other mount stands in the way.
+func writeProc(file, value string) error {
+	fd, err := unix.Openat2(unix.AT_FDCWD, file, &unix.OpenHow{
+		Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), file)
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return err
+	}
+	if st.Type != unix.PROC_SUPER_MAGIC {
+		return errors.New("/proc is not a proc file system")
+	}
+	_, err = f.WriteString(value)
+	return err
+}
+
+// becomeUser gives up ids and capabilities, in the order in which each still may.
+func becomeUser(proc *specs.Process) error {
+	caps, err := capabilitySets(proc.Capabilities)
+	if err != nil {
+		return err
+	}
+	if err := dropBounding(caps.bounding); err != nil {
+		return err
+	}
+	if proc.User.Umask != nil {
+		unix.Umask(int(*proc.User.Umask))
+	} else {
+		unix.Umask(0o022)
+	}
+	// Keep the capabilities over setresuid; capset then takes what is not wanted.
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("keep capabilities", err)
+	}
+	if err := setIDs(&proc.User); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 0, 0, 0, 0); err != nil {
+		return os.NewSyscallError("keep capabilities", err)
+	}
+	return caps.apply()
+}
+
+// setIDs changes this thread only; execve makes it the process.
+func setIDs(u *specs.User) error {
+	if err := setgroups(u.AdditionalGids); err != nil {
+		return err
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(u.GID), uintptr(u.GID), uintptr(u.GID)); e != 0 {
+		return fmt.Errorf("become group %d: %w (is it mapped into the container?)", u.GID, e)
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(u.UID), uintptr(u.UID), uintptr(u.UID)); e != 0 {
+		return fmt.Errorf("become user %d: %w (is it mapped into the container?)", u.UID, e)
+	}
+	return nil
+}
+
+type capSets struct{ effective, permitted, inheritable, bounding, ambient uint64 }
+
+func capabilitySets(c *specs.LinuxCapabilities) (capSets, error) {
+	var s capSets
+	if c == nil {
+		return s, nil
+	}
+	for _, x := range []struct {
+		names []string
+		set   *uint64
+	}{
+		{c.Effective, &s.effective}, {c.Permitted, &s.permitted}, {c.Inheritable, &s.inheritable},
+		{c.Bounding, &s.bounding}, {c.Ambient, &s.ambient},
+	} {
+		for _, name := range x.names {
+			n, ok := capabilityNumber(name)
+			if !ok {
+				return s, fmt.Errorf("capability %q: unknown", name)
+			}
+			*x.set |= 1 << n
+		}
+	}
+	return s, nil
+}
+
+// capabilityNumber reads CAP_CHOWN and the like.
+func capabilityNumber(name string) (int, bool) {
+	for _, c := range capability.ListKnown() {
+		if "CAP_"+strings.ToUpper(c.String()) == name {
+			return int(c), true
+		}
+	}
+	return 0, false
+}
+
+// dropBounding takes all capabilities but keep out of what execve may give. It
+// ends at the first number that the kernel does not know.
+func dropBounding(keep uint64) error {
+	for n := uintptr(0); n < 64; n++ {
+		if keep&(1<<n) != 0 {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, n, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			return nil
+		}
+		if err != nil {
+			return os.NewSyscallError("drop from bounding set", err)
+		}
+	}
+	return nil
+}
+
+func (s capSets) apply() error {
+	if err := s.set(); err != nil {
+		return err
+	}
+	for n := uintptr(0); n < 64; n++ {
+		if s.ambient&(1<<n) == 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0); err != nil {
+			return os.NewSyscallError("raise ambient capability", err)
+		}
+	}
+	return nil
+}
+
+func (s capSets) words() ([2]unix.CapUserData, unix.CapUserHeader) {
+	return [2]unix.CapUserData{
+		{Effective: uint32(s.effective), Permitted: uint32(s.permitted), Inheritable: uint32(s.inheritable)},
+		{Effective: uint32(s.effective >> 32), Permitted: uint32(s.permitted >> 32), Inheritable: uint32(s.inheritable >> 32)},
+	}, unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+}
+
+func (s capSets) set() error {
+	data, header := s.words()
+	err := unix.Capset(&header, &data[0])
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("capset: %w (a capability was asked for that kist does not own itself)", err)
+	}
+	return os.NewSyscallError("capset", err)
+}

@@ -1,0 +1,367 @@
+// Package runtime makes a process out of an OCI bundle: namespaces, cgroup,
+// mounts, capabilities, seccomp. It is what runs inside the new namespaces, so
+// it imports no image and no network, and little else.
+//
+// A container's first process starts as a copy of this binary (role kist-init)
+// in its new namespaces, builds the environment from the inside and becomes the
+// payload by execve:
+//
+//	parent                              kist-init
+//	clone with all namespaces    ──▶    waits
+//	cgroup, seccomp program
+//	setup{spec, program}         ──▶    mounts, pivot_root, devices, masks
+//	                             ◀──    ready{} (with the console) or failure{step, object, errno}
+//	start{}                      ──▶    startContainer hooks, capabilities, seccomp, execve
+//	end of file: it runs         ◀──    (close-on-exec), or failure{…}
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/state"
+)
+
+// Runtime creates and controls containers whose state is below Root.
+type Runtime struct {
+	// Root is the directory of one state file per container.
+	Root string
+	// Systemd lets systemd make the cgroups; CgroupsPath is then slice:prefix:name.
+	Systemd bool
+	// Rootless says that this process is root of a user namespace only: cgroups
+	// are used where they were delegated.
+	Rootless bool
+}
+
+// CreateOptions say where a container's process comes from and goes to.
+type CreateOptions struct {
+	// Bundle is the directory of config.json; the root file system is relative
+	// to it.
+	Bundle string
+	// Spec stands for config.json when it is not nil.
+	Spec *specs.Spec
+	// The standard streams; nil is /dev/null. With a terminal they are not used.
+	Stdin, Stdout, Stderr *os.File
+	// NoPivot uses MS_MOVE and chroot, for a root on a ramdisk.
+	NoPivot bool
+	// NoNewKeyring keeps the caller's session keyring.
+	NoNewKeyring bool
+}
+
+// A Process is a container's first process, or one that joined it.
+type Process struct {
+	pid     int
+	console *os.File
+	conn    *reexec.Conn
+	spec    *specs.Spec
+	state   func(status specs.ContainerState) *specs.State
+}
+
+// Pid returns the process's number as this process sees it.
+func (p *Process) Pid() int { return p.pid }
+
+// Console returns the master of the process's terminal, or nil. The caller
+// closes it.
+func (p *Process) Console() *os.File { return p.console }
+
+// StartError says at which step, on which object, building the environment or
+// starting the program ended. NotFound and NotExecutable tell what a shell's
+// 127 and 126 tell.
+type StartError struct {
+	Step   string `json:"step"`
+	Object string `json:"object,omitempty"`
+	Text   string `json:"text,omitempty"`
+	Errno  int    `json:"errno,omitempty"`
+}
+
+func (e *StartError) Error() string {
+	s := e.Step
+	if e.Object != "" {
+		s += " " + e.Object
+	}
+	switch {
+	case e.Text != "":
+		return s + ": " + e.Text
+	case e.Errno != 0:
+		return s + ": " + syscall.Errno(e.Errno).Error()
+	}
+	return s
+}
+
+// Unwrap gives the errno, where there is one.
+func (e *StartError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return syscall.Errno(e.Errno)
+}
+
+// stepExec is the Step of an error about the program itself.
+const stepExec = "exec"
+
+// NotFound reports whether the program was not found.
+func (e *StartError) NotFound() bool {
+	return e.Step == stepExec && (e.Errno == int(unix.ENOENT) || e.Errno == int(unix.ENOTDIR))
+}
+
+// NotExecutable reports whether the program is there but cannot be executed.
+func (e *StartError) NotExecutable() bool { return e.Step == stepExec && !e.NotFound() }
+
+// ErrExists is wrapped when the id is taken.
+var ErrExists = errors.New("container exists")
+
+// ErrNotFound is wrapped when there is no container of the id.
+var ErrNotFound = errors.New("no such container")
+
+// Create builds the container's environment. The program waits for Start. On
+// error nothing is left.
+func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Process, err error) {
+	spec, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	if !state.ValidName(id) {
+		return nil, fmt.Errorf("container id %q: want letters, digits, '_', '.', '-'", id)
+	}
+	if err := validate(spec); err != nil {
+		return nil, err
+	}
+	rec := &record{Version: 1, ID: id, Bundle: o.Bundle, Rootfs: absolute(o.Bundle, spec.Root.Path), Annotations: spec.Annotations}
+	if err := r.reserve(rec); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Delete(context.WithoutCancel(ctx), id, true))
+		}
+	}()
+	p, err := startInit(spec, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.kill()
+		}
+	}()
+	if err := r.setup(ctx, p, rec, spec, o); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (o *CreateOptions) load() (*specs.Spec, error) {
+	if o.Bundle == "" {
+		o.Bundle = "."
+	}
+	var err error
+	if o.Bundle, err = filepath.Abs(o.Bundle); err != nil {
+		return nil, err
+	}
+	if o.Spec != nil {
+		return o.Spec, nil
+	}
+	spec := new(specs.Spec)
+	return spec, state.ReadJSON(filepath.Join(o.Bundle, "config.json"), spec)
+}
+
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// startInit clones kist-init into all new namespaces at once. It waits for its
+// setup, which lets the cgroup be made while it starts.
+func startInit(spec *specs.Spec, o CreateOptions) (*Process, error) {
+	ours, theirs, err := reexec.Pair()
+	if err != nil {
+		return nil, err
+	}
+	cmd := reexec.Command(context.Background(), Role)
+	cmd.Path = "/proc/self/exe"
+	cmd.ExtraFiles = []*os.File{theirs.File()}
+	if !terminal(spec) {
+		setStreams(cmd, o)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: cloneFlags(spec)}
+	if mapped(spec) {
+		cmd.SysProcAttr.UidMappings = idMap(spec.Linux.UIDMappings)
+		cmd.SysProcAttr.GidMappings = idMap(spec.Linux.GIDMappings)
+		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
+	}
+	err = startJoined(cmd, spec)
+	theirs.Close()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	return &Process{pid: cmd.Process.Pid, conn: ours, spec: spec}, nil
+}
+
+func setStreams(cmd *exec.Cmd, o CreateOptions) {
+	// A nil *os.File in an interface is not nil.
+	if o.Stdin != nil {
+		cmd.Stdin = o.Stdin
+	}
+	if o.Stdout != nil {
+		cmd.Stdout = o.Stdout
+	}
+	if o.Stderr != nil {
+		cmd.Stderr = o.Stderr
+	}
+}
+
+// startJoined starts cmd; when the container shares another's pid namespace,
+// from a thread that has made that the one of its children. The thread is never
+// unlocked, so it dies with its goroutine.
+func startJoined(cmd *exec.Cmd, spec *specs.Spec) error {
+	path := joinPath(spec, specs.PIDNamespace)
+	if path == "" {
+		return cmd.Start()
+	}
+	result := make(chan error)
+	go func() {
+		goruntime.LockOSThread()
+		result <- func() error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWPID); err != nil {
+				return os.NewSyscallError("setns "+path, err)
+			}
+			return cmd.Start()
+		}()
+	}()
+	return <-result
+}
+
+// setup makes the cgroup, hands the spec over and waits until the environment
+// stands.
+func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *specs.Spec, o CreateOptions) error {
+	if err := r.enterCgroup(p.pid, rec, spec); err != nil {
+		return err
+	}
+	msg, err := newSetup(spec, rec, o)
+	if err != nil {
+		return err
+	}
+	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
+	if err := rec.started(p.pid); err != nil {
+		return err
+	}
+	if err := p.conn.Send(msg); err != nil {
+		return p.died(err)
+	}
+	if msg.WaitHooks {
+		if _, err := p.expect("mounted"); err != nil {
+			return err
+		}
+		hooks := append(append([]specs.Hook{}, spec.Hooks.Prestart...), spec.Hooks.CreateRuntime...)
+		if err := runHooks(ctx, hooks, p.state(specs.StateCreating)); err != nil {
+			return err
+		}
+		if err := p.conn.Send(order{}); err != nil {
+			return p.died(err)
+		}
+	}
+	files, err := p.expect("ready")
+	if err != nil {
+		return err
+	}
+	if len(files) > 0 {
+		p.console = files[0]
+	}
+	return r.write(rec)
+}
+
+// expect reads the init's next answer, which is name or a failure.
+func (p *Process) expect(name string) ([]*os.File, error) {
+	var a answer
+	files, err := p.conn.Receive(&a)
+	if err != nil {
+		return nil, p.died(err)
+	}
+	if a.Failure != nil {
+		return nil, a.Failure
+	}
+	if a.Name != name {
+		return nil, fmt.Errorf("init answers %q, not %q", a.Name, name)
+	}
+	return files, nil
+}
+
+// died explains a connection that ended before its time.
+func (p *Process) died(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	var status unix.WaitStatus
+	unix.Wait4(p.pid, &status, 0, nil)
+	if status.Signaled() {
+		return fmt.Errorf("container init was killed by %v (is its memory limit too small?)", status.Signal())
+	}
+	return fmt.Errorf("container init ended with status %d", status.ExitStatus())
+}
+
+// Start lets the program go. It returns when execve has succeeded, or a
+// *StartError; then the process has ended.
+func (p *Process) Start() error {
+	defer p.conn.Close()
+	if err := p.conn.Send(order{Start: true}); err != nil {
+		return p.died(err)
+	}
+	var a answer
+	_, err := p.conn.Receive(&a)
+	switch {
+	case errors.Is(err, io.EOF):
+	case err != nil:
+		return err
+	case a.Failure != nil:
+		p.reap()
+		return a.Failure
+	}
+	if h := p.spec.Hooks; h != nil && len(h.Poststart) > 0 {
+		return runHooks(context.Background(), h.Poststart, p.state(specs.StateRunning))
+	}
+	return nil
+}
+
+// Wait waits for the end of the process, which must be a child of this one.
+func (p *Process) Wait() (unix.WaitStatus, error) {
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(p.pid, &status, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return status, os.NewSyscallError("wait4", err)
+		}
+	}
+}
+
+func (p *Process) kill() {
+	unix.Kill(p.pid, unix.SIGKILL)
+	p.reap()
+	p.conn.Close()
+	if p.console != nil {
+		p.console.Close()
+	}
+}
+
+func (p *Process) reap() { p.Wait() }
+
+// Roles are the processes that this package plays.
+func Roles() []reexec.Role { return []reexec.Role{{Name: Role, Main: InitMain}} }

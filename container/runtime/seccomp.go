@@ -1,0 +1,372 @@
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"unsafe"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// A program is a seccomp filter in classic BPF. For each ABI it searches the
+// system call's number in a balanced tree of ranges that share an answer, so a
+// call takes some ten instructions whatever the profile's length.
+// See seccomp(2).
+type program struct {
+	code  []unix.SockFilter
+	flags uint
+}
+
+// Offsets in struct seccomp_data.
+const (
+	dataNr   = 0
+	dataArch = 4
+	dataArgs = 16
+)
+
+const (
+	ld   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+	and  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	jump = unix.BPF_JMP | unix.BPF_JA
+	jeq  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	jge  = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+	jgt  = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
+	ret  = unix.BPF_RET | unix.BPF_K
+)
+
+var actions = map[specs.LinuxSeccompAction]uint32{
+	specs.ActKill: unix.SECCOMP_RET_KILL_THREAD, specs.ActKillThread: unix.SECCOMP_RET_KILL_THREAD,
+	specs.ActKillProcess: unix.SECCOMP_RET_KILL_PROCESS, specs.ActTrap: unix.SECCOMP_RET_TRAP,
+	specs.ActErrno: unix.SECCOMP_RET_ERRNO, specs.ActTrace: unix.SECCOMP_RET_TRACE,
+	specs.ActAllow: unix.SECCOMP_RET_ALLOW, specs.ActLog: unix.SECCOMP_RET_LOG,
+}
+
+var filterFlags = map[specs.LinuxSeccompFlag]uint{
+	specs.LinuxSeccompFlagLog: unix.SECCOMP_FILTER_FLAG_LOG, specs.LinuxSeccompFlagSpecAllow: unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+	"SECCOMP_FILTER_FLAG_TSYNC": 0, // init has one thread that matters
+}
+
+// rule is what a profile says of one system call: the first set of conditions
+// that holds gives the answer, else the last word.
+type rule struct {
+	when  []conditional
+	final *uint32
+}
+
+type conditional struct {
+	args   []specs.LinuxSeccompArg
+	answer uint32
+}
+
+// compileSeccomp turns a profile into a program. Names that no ABI of the
+// profile has are passed over, as the specification wants.
+func compileSeccomp(s *specs.LinuxSeccomp) (*program, error) {
+	if s.ListenerPath != "" || s.DefaultAction == specs.ActNotify {
+		return nil, fmt.Errorf("seccomp: SCMP_ACT_NOTIFY: kist has no agent to notify")
+	}
+	fallback, err := answerOf(s.DefaultAction, s.DefaultErrnoRet)
+	if err != nil {
+		return nil, err
+	}
+	p := &program{}
+	for _, f := range s.Flags {
+		bit, ok := filterFlags[f]
+		if !ok {
+			return nil, fmt.Errorf("seccomp: flag %q: unknown", f)
+		}
+		p.flags |= bit
+	}
+	rules, err := rulesByName(s)
+	if err != nil {
+		return nil, err
+	}
+	p.emit(ld, dataArch)
+	for _, a := range nativeABIs(s.Architectures) {
+		body := &program{}
+		body.abi(a, rules, fallback)
+		// Where another ABI's number arrives, the next ABI's part is tried.
+		p.code = append(p.code, unix.SockFilter{Code: jeq, Jt: 1, K: a.audit}, unix.SockFilter{Code: jump, K: uint32(len(body.code))})
+		p.code = append(p.code, body.code...)
+	}
+	p.emit(ret, unix.SECCOMP_RET_KILL_PROCESS)
+	const most = 4096 // BPF_MAXINSNS
+	if len(p.code) > most {
+		return nil, fmt.Errorf("seccomp: the profile compiles to %d instructions, the kernel takes %d", len(p.code), most)
+	}
+	return p, nil
+}
+
+func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
+	v, ok := actions[a]
+	if !ok {
+		return 0, fmt.Errorf("seccomp: action %q: unknown", a)
+	}
+	switch {
+	case (a == specs.ActErrno || a == specs.ActTrace) && errno != nil:
+		v |= uint32(*errno) & unix.SECCOMP_RET_DATA
+	case a == specs.ActErrno:
+		v |= uint32(unix.EPERM)
+	}
+	return v, nil
+}
+
+func rulesByName(s *specs.LinuxSeccomp) (map[string]*rule, error) {
+	rules := map[string]*rule{}
+	for _, call := range s.Syscalls {
+		answer, err := answerOf(call.Action, call.ErrnoRet)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range call.Args {
+			if a.Index > 5 {
+				return nil, fmt.Errorf("seccomp: %v: argument %d is not in 0-5", call.Names, a.Index)
+			}
+			if !slices.Contains(operators, a.Op) {
+				return nil, fmt.Errorf("seccomp: %v: operator %q: unknown", call.Names, a.Op)
+			}
+		}
+		for _, name := range call.Names {
+			r := rules[name]
+			if r == nil {
+				r = &rule{}
+				rules[name] = r
+			}
+			if len(call.Args) == 0 {
+				r.final = &answer
+				continue
+			}
+			for _, args := range alternatives(call.Args) {
+				r.when = append(r.when, conditional{args, answer})
+			}
+		}
+	}
+	return rules, nil
+}
+
+// alternatives splits conditions on one argument given twice: libseccomp, and so
+// every profile, means "or" by them, and "and" between different arguments.
+func alternatives(args []specs.LinuxSeccompArg) [][]specs.LinuxSeccompArg {
+	seen := map[uint]bool{}
+	for _, a := range args {
+		if seen[a.Index] {
+			var each [][]specs.LinuxSeccompArg
+			for _, one := range args {
+				each = append(each, []specs.LinuxSeccompArg{one})
+			}
+			return each
+		}
+		seen[a.Index] = true
+	}
+	return [][]specs.LinuxSeccompArg{args}
+}
+
+// span is a range of numbers from start to the next span's start.
+type span struct {
+	start uint32
+	rule  *rule // nil: the fallback
+	value uint32
+}
+
+// abi emits the part for one ABI; it starts with the number not yet loaded.
+func (p *program) abi(a abi, rules map[string]*rule, fallback uint32) {
+	p.emit(ld, dataNr)
+	spans := a.spans(rules, fallback)
+	p.tree(spans, fallback)
+}
+
+// spans lays the rules out along the numbers, neighbours with one answer merged.
+func (a abi) spans(rules map[string]*rule, fallback uint32) []span {
+	spans := []span{{0, nil, fallback}}
+	put := func(nr uint32, r *rule, value uint32) {
+		last := &spans[len(spans)-1]
+		if last.rule == nil && r == nil && last.value == value {
+			return
+		}
+		if last.start == nr {
+			*last = span{nr, r, value}
+			return
+		}
+		spans = append(spans, span{nr, r, value})
+	}
+	highest := uint32(0)
+	for _, table := range a.tables {
+		next := table.base
+		put(next, nil, fallback)
+		for _, c := range sorted(table, rules) {
+			if c.nr > next {
+				put(next, nil, fallback)
+			}
+			if r := rules[c.name]; len(r.when) == 0 {
+				put(c.nr, nil, *r.final)
+			} else {
+				put(c.nr, r, 0)
+			}
+			next, highest = c.nr+1, c.nr
+		}
+		// A call younger than all that the profile's author knew does not exist for
+		// it: libc falls back on ENOSYS, but takes EPERM for an answer.
+		young := fallback
+		if fallback == unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM) && highest > 0 {
+			young = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
+		}
+		put(next, nil, young)
+	}
+	return spans
+}
+
+func sorted(t callTable, rules map[string]*rule) []call {
+	var calls []call
+	for _, c := range t.calls {
+		if rules[c.name] != nil {
+			calls = append(calls, call{c.name, c.nr + t.base})
+		}
+	}
+	sort.Slice(calls, func(i, j int) bool { return calls[i].nr < calls[j].nr })
+	return slices.CompactFunc(calls, func(a, b call) bool { return a.nr == b.nr })
+}
+
+// tree emits a binary search over spans; every path ends with a return.
+func (p *program) tree(spans []span, fallback uint32) {
+	if len(spans) == 1 {
+		p.leaf(spans[0], fallback)
+		return
+	}
+	mid := len(spans) / 2
+	low := &program{}
+	low.tree(spans[:mid], fallback)
+	// Conditional jumps reach 255 instructions, the unconditional one any.
+	p.code = append(p.code, unix.SockFilter{Code: jge, Jt: 1, K: spans[mid].start},
+		unix.SockFilter{Code: jump, K: 0})
+	at := len(p.code) - 1
+	p.tree(spans[mid:], fallback)
+	p.code[at].K = uint32(len(p.code) - at - 1)
+	p.code = append(p.code, low.code...)
+}
+
+func (p *program) leaf(s span, fallback uint32) {
+	if s.rule == nil {
+		p.emit(ret, s.value)
+		return
+	}
+	for _, c := range s.rule.when {
+		p.conditional(c)
+	}
+	if s.rule.final != nil {
+		fallback = *s.rule.final
+	}
+	p.emit(ret, fallback)
+}
+
+// conditional emits a check of all arguments: it returns the answer when they
+// hold and falls through when one does not.
+func (p *program) conditional(c conditional) {
+	body := &program{}
+	var failures []int
+	for _, a := range c.args {
+		failures = append(failures, body.compare(a)...)
+	}
+	body.emit(ret, c.answer)
+	end := len(body.code)
+	for _, i := range failures {
+		// Each listed jump has its failing side marked with placeholder.
+		in := &body.code[i]
+		if in.Jt == placeholder {
+			in.Jt = uint8(end - i - 1)
+		}
+		if in.Jf == placeholder {
+			in.Jf = uint8(end - i - 1)
+		}
+	}
+	p.code = append(p.code, body.code...)
+}
+
+// placeholder marks a jump whose target is known only later.
+const placeholder = 255
+
+var operators = []specs.LinuxSeccompOperator{
+	specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo,
+	specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual,
+}
+
+// compare emits a 64-bit comparison out of 32-bit ones, on a little-endian
+// machine: it falls through when it holds. It returns the instructions that
+// jump when it does not.
+func (p *program) compare(a specs.LinuxSeccompArg) (failures []int) {
+	low, high := uint32(dataArgs+8*a.Index), uint32(dataArgs+8*a.Index+4)
+	lo, hi := uint32(a.Value), uint32(a.Value>>32)
+	fail := func(code uint16, k uint32, jt, jf uint8) {
+		failures = append(failures, len(p.code))
+		p.code = append(p.code, unix.SockFilter{Code: code, Jt: jt, Jf: jf, K: k})
+	}
+	switch a.Op {
+	case specs.OpEqualTo:
+		p.emit(ld, high)
+		fail(jeq, hi, 0, placeholder)
+		p.emit(ld, low)
+		fail(jeq, lo, 0, placeholder)
+	case specs.OpMaskedEqual:
+		// value is the mask, valueTwo what must remain of the argument.
+		p.emit(ld, high)
+		p.emit(and, hi)
+		fail(jeq, uint32(a.ValueTwo>>32), 0, placeholder)
+		p.emit(ld, low)
+		p.emit(and, lo)
+		fail(jeq, uint32(a.ValueTwo), 0, placeholder)
+	case specs.OpNotEqual:
+		p.emit(ld, high)
+		p.code = append(p.code, unix.SockFilter{Code: jeq, Jt: 0, Jf: 2, K: hi})
+		p.emit(ld, low)
+		fail(jeq, lo, placeholder, 0)
+	case specs.OpGreaterThan, specs.OpGreaterEqual:
+		last := uint16(jgt)
+		if a.Op == specs.OpGreaterEqual {
+			last = jge
+		}
+		p.emit(ld, high)
+		p.code = append(p.code, unix.SockFilter{Code: jgt, Jt: 3, Jf: 0, K: hi})
+		fail(jeq, hi, 0, placeholder)
+		p.emit(ld, low)
+		fail(last, lo, 0, placeholder)
+	case specs.OpLessThan, specs.OpLessEqual:
+		last := uint16(jge)
+		if a.Op == specs.OpLessEqual {
+			last = jgt
+		}
+		p.emit(ld, high)
+		fail(jgt, hi, placeholder, 0)
+		p.code = append(p.code, unix.SockFilter{Code: jeq, Jt: 0, Jf: 2, K: hi})
+		p.emit(ld, low)
+		fail(last, lo, placeholder, 0)
+	}
+	return failures
+}
+
+func (p *program) emit(code uint16, k uint32) {
+	p.code = append(p.code, unix.SockFilter{Code: code, K: k})
+}
+
+// bytes is the program as the kernel reads it.
+func (p *program) bytes() []byte {
+	size := len(p.code) * int(unsafe.Sizeof(unix.SockFilter{}))
+	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&p.code[0])), size))
+}
+
+// loadFilter puts this thread, and so the payload, under the filter.
+func (p *initProcess) loadFilter() error { return loadFilter(p.Filter, p.FilterFlags) }
+
+func loadFilter(filter []byte, flags uint) error {
+	const size = int(unsafe.Sizeof(unix.SockFilter{}))
+	if len(filter) == 0 {
+		return nil
+	}
+	code := unsafe.Slice((*unix.SockFilter)(unsafe.Pointer(&filter[0])), len(filter)/size)
+	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(flags), uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
+		return os.NewSyscallError("load seccomp filter", e)
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// record is a container's state file: what was made for it. Whether it runs is
+// asked of the kernel.
+type record struct {
+	Version     int               `json:"version"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Init        sys.Process       `json:"init"`
+	CgroupsPath string            `json:"cgroupsPath,omitempty"`
+	CgroupPaths map[string]string `json:"cgroupPaths,omitempty"`
+	Systemd     bool              `json:"systemd,omitempty"`
+	Created     time.Time         `json:"created"`
+	// Pending says that the program was not started yet.
+	Pending     bool              `json:"pending,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// rootlessMark is the annotation by which init learns that uid 0 is not the host's.
+const rootlessMark = "kist.rootless"
+
+func (r *Runtime) file(id string) string { return filepath.Join(r.Root, id+".json") }
+
+// reserve takes the id: of two at once one gets it.
+func (r *Runtime) reserve(rec *record) error {
+	rec.Created = time.Now().UTC()
+	if r.Rootless {
+		rec.Annotations = map[string]string{rootlessMark: "1"}
+	}
+	if err := os.MkdirAll(r.Root, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(r.file(rec.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create %s: %w", rec.ID, ErrExists)
+	}
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return r.write(rec)
+}
+
+func (r *Runtime) write(rec *record) error { return state.WriteJSON(r.file(rec.ID), rec) }
+
+func (r *Runtime) read(id string) (*record, error) {
+	if !state.ValidName(id) {
+		return nil, fmt.Errorf("container id %q: not valid", id)
+	}
+	rec := new(record)
+	err := state.ReadJSON(r.file(id), rec)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	return rec, err
+}
+
+// started records the identity of init.
+func (rec *record) started(pid int) (err error) {
+	rec.Init, err = sys.ProcessOf(pid)
+	return err
+}
+
+func (rec *record) state(s specs.ContainerState, pid int) *specs.State {
+	return &specs.State{Version: specs.Version, ID: rec.ID, Status: s, Pid: pid, Bundle: rec.Bundle, Annotations: rec.Annotations}
+}
+
+// State tells the container's state as the specification words it.
+func (r *Runtime) State(id string) (*specs.State, error) {
+	rec, err := r.read(id)
+	if err != nil {
+		return nil, err
+	}
+	if !rec.Init.Alive() {
+		return rec.state(specs.StateStopped, 0), nil
+	}
+	status := specs.StateRunning
+	if rec.Pending {
+		status = specs.StateCreated
+	}
+	return rec.state(status, rec.Init.Pid), nil
+}
+
+// Kill sends sig to the first process, or to all. It returns sys.ErrGone when
+// the container has ended.
+func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
+	rec, err := r.read(id)
+	if err != nil {
+		return err
+	}
+	if all && sig == unix.SIGKILL {
+		return r.killAll(rec)
+	}
+	return rec.Init.Signal(sig)
+}
+
+// Delete removes what Create made: the cgroup and the record. With force a
+// running container is killed first, and one that is not there is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
+	rec, err := r.read(id)
+	if err != nil {
+		if force && errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	}
+	if rec.Init.Alive() {
+		if !force && !rec.Pending {
+			return fmt.Errorf("delete %s: container is running", id)
+		}
+		if err := rec.Init.Signal(unix.SIGKILL); err != nil && !errors.Is(err, sys.ErrGone) {
+			return err
+		}
+	}
+	if err := r.removeCgroup(ctx, rec); err != nil {
+		return err
+	}
+	if err := os.Remove(r.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// removeCgroup ends whatever is left in the cgroup, then removes it. The last
+// process may take a moment to go.
+func (r *Runtime) removeCgroup(ctx context.Context, rec *record) error {
+	if len(rec.CgroupPaths) == 0 {
+		return nil
+	}
+	m, err := r.cgroup(rec, nil)
+	if err != nil {
+		return err
+	}
+	if !m.Exists() {
+		return nil
+	}
+	for pause := time.Millisecond; ; pause *= 2 {
+		pids, err := m.GetAllPids()
+		if err == nil && len(pids) == 0 || errors.Is(err, fs.ErrNotExist) {
+			return m.Destroy()
+		}
+		r.killAll(rec)
+		if pause > time.Second {
+			return fmt.Errorf("remove cgroup of %s: processes %v do not end", rec.ID, pids)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Pause stops all processes of the container; Resume lets them go on.
+func (r *Runtime) Pause(id string) error { return r.freeze(id, cgroups.Frozen) }
+
+// Resume undoes Pause.
+func (r *Runtime) Resume(id string) error { return r.freeze(id, cgroups.Thawed) }
+
+func (r *Runtime) freeze(id string, to cgroups.FreezerState) error {
+	m, err := r.manager(id)
+	if err != nil {
+		return err
+	}
+	return m.Freeze(to)
+}
+
+func (r *Runtime) manager(id string) (cgroups.Manager, error) {
+	rec, err := r.read(id)
+	if err != nil {
+		return nil, err
+	}
+	if len(rec.CgroupPaths) == 0 {
+		return nil, fmt.Errorf("%s has no cgroup of its own: this user's cgroups are not delegated", id)
+	}
+	return r.cgroup(rec, nil)
+}
+
+// Paused reports whether Pause is in force.
+func (r *Runtime) Paused(id string) bool {
+	m, err := r.manager(id)
+	if err != nil {
+		return false
+	}
+	s, err := m.GetFreezerState()
+	return err == nil && s == cgroups.Frozen
+}
+
+// Update changes the limits of a running container.
+func (r *Runtime) Update(id string, res *specs.LinuxResources) error {
+	if err := available(wanted(res)); err != nil {
+		return err
+	}
+	m, err := r.manager(id)
+	if err != nil {
+		return err
+	}
+	c := convert(res)
+	c.SkipDevices, c.Devices = true, nil
+	return m.Set(c)
+}
+
+// Stats reads the container's counters.
+func (r *Runtime) Stats(id string) (*cgroups.Stats, error) {
+	m, err := r.manager(id)
+	if err != nil {
+		return nil, err
+	}
+	return m.GetStats()
+}
+
+// Pids lists the container's processes.
+func (r *Runtime) Pids(id string) ([]int, error) {
+	m, err := r.manager(id)
+	if err != nil {
+		return nil, err
+	}
+	return m.GetAllPids()
+}
