@@ -1,0 +1,324 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	goruntime "runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// Hooks are what the monitor calls of packages that import it.
+type Hooks struct {
+	// Cleanup undoes what was made for a run that has ended; it is called once,
+	// after the exit was recorded, and removes the container if it is to go.
+	Cleanup func(ctx context.Context, s *Spec) error
+	// Serve answers for the container on its networks (names, published ports)
+	// until ctx ends. nil: nothing to serve.
+	Serve func(ctx context.Context, s *Spec) error
+	// Event notes something that happened to the container. nil: nobody listens.
+	Event func(s *Spec, action string, attributes map[string]string)
+}
+
+// A monitor is one container's.
+type monitor struct {
+	Spec
+	hooks Hooks
+	run   *runtime.Runtime
+	hub   *hub
+	sock  *server
+
+	init     sys.Process
+	began    time.Time
+	restarts int
+	inRow    int
+	// stopped says that a user stopped the container: it is not to come back.
+	stopped atomic.Bool
+	wake    chan struct{}
+}
+
+// Main plays Role.
+func Main(h Hooks) int {
+	// The mount namespace is this thread's, and every child is forked from it.
+	goruntime.LockOSThread()
+	// A monitor mostly waits: keep what it holds small rather than fast.
+	goruntime.GOMAXPROCS(2)
+	debug.SetGCPercent(20)
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
+	unix.Umask(0o077)
+	conn := reexec.NewConn(os.NewFile(3, "engine"))
+	var o order
+	files, err := conn.Receive(&o)
+	if err != nil {
+		return 1 // the engine gave up
+	}
+	m := &monitor{Spec: o.Spec, hooks: h, wake: make(chan struct{}, 1)}
+	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd}
+	return m.main(conn, files)
+}
+
+// main runs the container until it has ended for good.
+func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
+	p, err := m.prepare(files)
+	if err == nil {
+		err = m.start(p)
+	}
+	if err != nil {
+		m.fail(conn, err)
+		return 1
+	}
+	sent := conn.Send(started{Init: m.init})
+	conn.Close()
+	if sent != nil {
+		// The engine was killed: a container nobody was told of still runs, and ps
+		// shows it. Nothing to do.
+		_ = sent
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	m.serve(ctx)
+	m.onTerminate()
+	for {
+		again, err := m.untilExit(ctx, p)
+		if !again || err != nil {
+			break
+		}
+		if p, err = m.again(); err != nil {
+			m.record(Exit{ExitCode: 127, Error: err.Error()})
+			break
+		}
+	}
+	cancel()
+	m.finish()
+	return 0
+}
+
+// fail tells the engine why nothing runs. The engine cleans up.
+func (m *monitor) fail(conn *reexec.Conn, err error) {
+	a := started{Error: err.Error()}
+	var start *runtime.StartError
+	if errors.As(err, &start) {
+		a.Failure = start
+	}
+	m.run.Delete(context.Background(), m.ID, true)
+	if m.sock != nil {
+		m.sock.close()
+	}
+	conn.Send(a)
+}
+
+// prepare builds the environment: root file system, log, attach socket, the
+// container's first process waiting to start.
+func (m *monitor) prepare(files []*os.File) (*runtime.Process, error) {
+	if err := m.note(); err != nil {
+		return nil, err
+	}
+	if err := m.mountRoot(); err != nil {
+		return nil, err
+	}
+	log, err := openLog(m.Log)
+	if err != nil {
+		return nil, err
+	}
+	m.hub = newHub(log)
+	if m.sock, err = listen(m); err != nil {
+		return nil, err
+	}
+	if len(files) > 0 {
+		if err := m.sock.adopt(files[0]); err != nil {
+			return nil, err
+		}
+	}
+	return m.create()
+}
+
+// note records this process, so that a killed engine leaves no stranger.
+func (m *monitor) note() error {
+	self, err := sys.ProcessOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return state.WriteJSON(filepath.Join(m.RunDir, "state.json"), State{
+		Version: 1, Monitor: self.Pid, MonStart: self.Start,
+		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts,
+	})
+}
+
+// create makes the container's first process with its streams.
+func (m *monitor) create() (*runtime.Process, error) {
+	streams, err := m.hub.streams(m.Terminal, m.OpenStdin)
+	if err != nil {
+		return nil, err
+	}
+	defer streams.closeTheirs()
+	p, err := m.launch(runtime.CreateOptions{
+		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2],
+	})
+	if err != nil {
+		streams.closeOurs()
+		return nil, err
+	}
+	if console := p.Console(); console != nil {
+		streams.console = console
+	}
+	m.hub.open(streams)
+	return p, nil
+}
+
+func (m *monitor) launch(o runtime.CreateOptions) (*runtime.Process, error) {
+	return m.run.Create(context.Background(), m.ID, o)
+}
+
+// start lets the program go, recording it first.
+func (m *monitor) start(p *runtime.Process) error {
+	var err error
+	if m.init, err = sys.ProcessOf(p.Pid()); err != nil {
+		return fmt.Errorf("container init: %w", err)
+	}
+	m.began = time.Now().UTC()
+	if err := m.note(); err != nil {
+		return err
+	}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	if m.PidFile != "" {
+		return state.WriteFile(m.PidFile, fmt.Appendf(nil, "%d", m.init.Pid), 0o644)
+	}
+	return nil
+}
+
+func (m *monitor) serve(ctx context.Context) {
+	if m.Sandbox && m.hooks.Serve != nil {
+		go m.hooks.Serve(ctx, &m.Spec)
+	}
+	if m.Health != nil && len(m.Health.Test) > 0 && m.Health.Test[0] != "NONE" {
+		go m.watchHealth(ctx)
+	}
+	// What the start needed is garbage now, and an idle monitor never collects.
+	time.AfterFunc(300*time.Millisecond, debug.FreeOSMemory)
+}
+
+// onTerminate makes a shutdown of the machine, which signals every process, a
+// stop of the container.
+func (m *monitor) onTerminate() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGTERM)
+	go func() {
+		<-c
+		m.stopped.Store(true)
+		m.init.Signal(stopSignal(m.StopSignal))
+		time.Sleep(max(m.StopTimeout, time.Second))
+		m.init.Signal(unix.SIGKILL)
+	}()
+}
+
+func stopSignal(name string) unix.Signal {
+	if s := unix.SignalNum(name); s != 0 {
+		return s
+	}
+	return unix.SIGTERM
+}
+
+// untilExit waits for the end of PID 1, records it, and reports whether the
+// policy wants another run, after its delay.
+func (m *monitor) untilExit(ctx context.Context, p *runtime.Process) (again bool, err error) {
+	status, err := waitFor(p)
+	if err != nil {
+		return false, err
+	}
+	e := Exit{ExitCode: status.ExitStatus(), FinishedAt: time.Now().UTC()}
+	if status.Signaled() {
+		e.ExitCode = 128 + int(status.Signal())
+	}
+	e.OOMKilled, _ = m.run.OOMKilled(m.ID)
+	// Whatever else is left of the container ends with its PID 1; then nobody
+	// holds the pipes and the readers come to their end.
+	if err := m.run.Delete(context.Background(), m.ID, true); err != nil {
+		e.Error = err.Error()
+	}
+	restart := m.wantsRestart(e)
+	m.record(e)
+	m.event("die", e)
+	if !restart {
+		return false, nil
+	}
+	m.hub.drain()
+	return m.delay(e), nil
+}
+
+// record writes how the run ended. Of a container that is to be removed anyway
+// only the attached client is told.
+func (m *monitor) record(e Exit) {
+	e.Version, e.StartedAt, e.Restarts = 1, m.began, m.restarts
+	if e.FinishedAt.IsZero() {
+		e.FinishedAt = time.Now().UTC()
+	}
+	m.hub.exit = e.ExitCode
+	if m.AutoRemove {
+		return
+	}
+	if err := state.WriteJSON(filepath.Join(m.DataDir, "exit.json"), e); err != nil {
+		fmt.Fprintln(os.Stderr, "kist-monitor:", err)
+	}
+}
+
+func (m *monitor) event(action string, e Exit) {
+	if m.hooks.Event != nil {
+		m.hooks.Event(&m.Spec, action, map[string]string{"exitCode": fmt.Sprint(e.ExitCode)})
+	}
+}
+
+// finish sends the last output and the exit code, then undoes the run. Clients
+// see the end of the connection when all is done.
+func (m *monitor) finish() {
+	var cleaned sync.WaitGroup
+	cleaned.Go(func() {
+		if m.hooks.Cleanup != nil {
+			m.hooks.Cleanup(context.Background(), &m.Spec)
+		}
+	})
+	m.hub.drain()
+	m.hub.finish()
+	m.sock.stop()
+	cleaned.Wait()
+	m.sock.close()
+}
+
+// waitFor reaps p. The wait costs no thread: a pidfd is readable when the
+// process has ended; see pidfd_open(2), PIDFD_NONBLOCK since Linux 5.10.
+func waitFor(p *runtime.Process) (unix.WaitStatus, error) {
+	fd, err := unix.PidfdOpen(p.Pid(), unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return p.Wait()
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return p.Wait()
+	}
+	var status unix.WaitStatus
+	var pid int
+	errPoll := raw.Read(func(uintptr) bool {
+		pid, err = unix.Wait4(p.Pid(), &status, unix.WNOHANG, nil)
+		return pid != 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+	if errPoll != nil {
+		return p.Wait()
+	}
+	return status, os.NewSyscallError("wait4", err)
+}

@@ -1,0 +1,92 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// mountRoot gives this thread a mount namespace and mounts the container's root
+// file system in it. The host never sees the mount, and it is gone with the last
+// process that does, however that ends.
+func (m *monitor) mountRoot() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return os.NewSyscallError("unshare mount namespace", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return os.NewSyscallError("make mounts private", err)
+	}
+	return Mount(m.RootFS, filepath.Join(m.Bundle, "rootfs"))
+}
+
+// Mount mounts a root file system on target, an existing directory.
+func Mount(fs RootFS, target string) error {
+	mount, err := Open(fs)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	at, err := os.OpenFile(target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return sys.Attach(mount, at)
+}
+
+// Open makes a root file system as a detached mount, which nobody but the
+// holder of the descriptor sees.
+func Open(fs RootFS) (*os.File, error) {
+	if len(fs.Lowers) == 0 {
+		clone, err := sys.Clone(nil, fs.Dir, true, 0)
+		if err != nil {
+			return nil, fmt.Errorf("root file system %s: %w", fs.Dir, err)
+		}
+		return clone, nil
+	}
+	mount, err := sys.NewFS("overlay", "overlay", fs.options(), 0)
+	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENAMETOOLONG) {
+		return mount, err
+	}
+	// Before Linux 6.7 there is no lowerdir+.
+	old, errOld := sys.NewFS("overlay", "overlay", fs.oldOptions(), 0)
+	if errOld != nil {
+		return nil, err
+	}
+	return old, nil
+}
+
+// options give each layer by itself: no limit on their number, and any
+// character in their names.
+func (fs RootFS) options() []string {
+	var o []string
+	for _, l := range fs.Lowers {
+		o = append(o, "lowerdir+="+l)
+	}
+	return append(o, fs.upper()...)
+}
+
+func (fs RootFS) oldOptions() []string {
+	escaped := make([]string, len(fs.Lowers))
+	for i, l := range fs.Lowers {
+		escaped[i] = strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(l)
+	}
+	return append([]string{"lowerdir=" + strings.Join(escaped, ":")}, fs.upper()...)
+}
+
+func (fs RootFS) upper() []string {
+	var o []string
+	if fs.Upper != "" {
+		o = append(o, "upperdir="+fs.Upper, "workdir="+fs.Work)
+	}
+	if fs.UserXattr {
+		o = append(o, "userxattr")
+	}
+	return o
+}

@@ -1,0 +1,98 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// Role is the name of the monitor's process.
+const Role = "kist-monitor"
+
+// order is the engine's only message: what to run.
+type order struct {
+	Spec Spec `json:"spec"`
+}
+
+// started is the monitor's answer: PID 1 runs, or why it does not.
+type started struct {
+	Init    sys.Process         `json:"init"`
+	Failure *runtime.StartError `json:"failure,omitempty"`
+	Error   string              `json:"error,omitempty"`
+}
+
+// A Starter is a monitor that waits to be told what to run. It is started early
+// because the start of a process and the preparation of a container can overlap.
+type Starter struct {
+	conn *reexec.Conn
+	proc *os.Process
+}
+
+// Spawn starts a monitor in a session of its own, with no stream and no
+// environment of the caller's.
+func Spawn() (*Starter, error) {
+	ours, theirs, err := reexec.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := reexec.Command(context.Background(), Role)
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs.File()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start monitor: %w", err)
+	}
+	return &Starter{ours, cmd.Process}, nil
+}
+
+// Start hands the spec over and waits until the program runs. client, when it
+// is not nil, is one end of a connection of AttachPair: it sees every byte from
+// the first on. A *runtime.StartError says why a program did not start.
+func (s *Starter) Start(spec Spec, client *os.File) (sys.Process, error) {
+	defer s.conn.Close()
+	var files []*os.File
+	if client != nil {
+		files = append(files, client)
+	}
+	if err := s.conn.Send(order{spec}, files...); err != nil {
+		return sys.Process{}, s.lost(err)
+	}
+	var a started
+	if _, err := s.conn.Receive(&a); err != nil {
+		return sys.Process{}, s.lost(err)
+	}
+	switch {
+	case a.Failure != nil:
+		return sys.Process{}, a.Failure
+	case a.Error != "":
+		return sys.Process{}, errors.New(a.Error)
+	}
+	s.proc.Release()
+	return a.Init, nil
+}
+
+func (s *Starter) lost(err error) error {
+	st, _ := s.proc.Wait()
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("the container's monitor ended: %v", st)
+	}
+	return err
+}
+
+// Pid is the monitor's process number.
+func (s *Starter) Pid() int { return s.proc.Pid }
+
+// Abort ends a monitor that was never told what to run.
+func (s *Starter) Abort() {
+	s.conn.Close()
+	s.proc.Wait()
+}
