@@ -62,6 +62,8 @@ func run(args []string, out *ui.Output) (status int) {
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(out)
+	roots := g.roots()
+	kctx.Bind(image.Open(roots, image.Options{}))
 	err = kctx.Run()
 	if _, silent := err.(ui.Exit); err != nil && !silent {
 		out.Notef("%s", ui.ErrorText(err))
@@ -92,6 +94,16 @@ func commands() []ui.Command {
 }
 
 // roles are the other processes that this binary plays.
-func roles() []reexec.Role { return nil }
+func roles() []reexec.Role { return image.Roles() }
 
-var _ = state.Roots{}
+// roots are the two trees that this invocation works on.
+func (g *globals) roots() state.Roots {
+	r := state.DefaultRoots(os.Geteuid(), os.Getenv)
+	if g.Root != "" {
+		r.Data = g.Root
+	}
+	if g.Runroot != "" {
+		r.Run = g.Runroot
+	}
+	return r
+}
