@@ -15,6 +15,7 @@ import (
 
 	"github.com/kist-containers/kist/build"
 	"github.com/kist-containers/kist/container"
+	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 	"github.com/kist-containers/kist/internal/reexec"
@@ -63,7 +64,11 @@ func run(args []string, out *ui.Output) (status int) {
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(out)
 	roots := g.roots()
-	kctx.Bind(image.Open(roots, image.Options{}))
+	var builder *build.Builder
+	images := image.Open(roots, image.Options{Uses: func() ([]image.Use, error) { return builder.Uses() }})
+	builder = build.Open(roots, images, build.Options{})
+	kctx.Bind(images)
+	kctx.Bind(builder)
 	err = kctx.Run()
 	if _, silent := err.(ui.Exit); err != nil && !silent {
 		out.Notef("%s", ui.ErrorText(err))
@@ -94,7 +99,9 @@ func commands() []ui.Command {
 }
 
 // roles are the other processes that this binary plays.
-func roles() []reexec.Role { return image.Roles() }
+func roles() []reexec.Role {
+	return append(image.Roles(), runtime.Roles()...)
+}
 
 // roots are the two trees that this invocation works on.
 func (g *globals) roots() state.Roots {

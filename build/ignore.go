@@ -3,7 +3,6 @@ package build
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -77,23 +76,23 @@ func (i *ignore) prunes(dir string) bool {
 
 // findIgnore reads the ignore file that goes with a Dockerfile: NAME.dockerignore
 // beside it wins over .dockerignore in the context. beside is "" when the
-// Dockerfile came from standard input.
-func findIgnore(context *os.Root, beside string) (*ignore, error) {
+// Dockerfile has no place of its own.
+func findIgnore(context *source, beside string) (*ignore, error) {
 	if beside != "" {
 		data, err := os.ReadFile(beside + ".dockerignore")
 		if err == nil {
 			return parseIgnore(path.Base(beside)+".dockerignore", data)
 		}
-		if !errors.Is(err, os.ErrNotExist) {
+		if !notFound(err) {
 			return nil, err
 		}
 	}
-	data, err := context.ReadFile(".dockerignore")
-	if errors.Is(err, os.ErrNotExist) {
+	data, err := context.read(".dockerignore", maxDockerfile)
+	if notFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf(".dockerignore: %w", err)
+		return nil, err
 	}
 	return parseIgnore(".dockerignore", data)
 }

@@ -1,0 +1,331 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// Cmd is `kist build`.
+type Cmd struct {
+	Tag          []string `short:"t" sep:"none" help:"Name of the image, NAME[:TAG]." placeholder:"NAME"`
+	File         string   `short:"f" help:"Dockerfile, - for standard input. Default: PATH/Dockerfile." placeholder:"FILE"`
+	Target       string   `help:"Stop at this stage." placeholder:"STAGE"`
+	BuildArg     []string `sep:"none" help:"Value of an ARG; NAME alone takes it from the environment." placeholder:"NAME=VALUE"`
+	BuildContext []string `sep:"none" help:"Another context: a directory, docker-image://NAME or a URL." placeholder:"NAME=PLACE"`
+	Label        []string `sep:"none" help:"Label of the image." placeholder:"KEY=VALUE"`
+	Platform     []string `help:"Platforms to build for; several make an index." placeholder:"OS/ARCH"`
+	Pull         string   `help:"Pull base images: always, missing or never. Bare --pull is always." placeholder:"WHEN"`
+	NoCache      bool     `help:"Build every step."`
+	NoCacheFor   []string `name:"no-cache-filter" help:"Build every step of these stages." placeholder:"STAGE"`
+	CacheFrom    []string `sep:"none" help:"Take steps from type=local,src=DIR or type=registry,ref=REF." placeholder:"PLACE"`
+	CacheTo      []string `sep:"none" help:"Write steps to type=local,dest=DIR or type=registry,ref=REF." placeholder:"PLACE"`
+	Output       []string `short:"o" sep:"none" help:"What becomes of the result: type=image|docker|oci|local|tar|registry,dest=PATH; a bare path is local, - a tar on standard output." placeholder:"SPEC"`
+	Push         bool     `help:"Push the result under its names."`
+	Load         bool     `help:"Store the result; the default."`
+	Iidfile      string   `name:"iidfile" help:"Write the image's ID to FILE." placeholder:"FILE"`
+	MetadataFile string   `help:"Write what was built, as JSON, to FILE." placeholder:"FILE"`
+	Quiet        bool     `short:"q" help:"Print the image's ID only."`
+	Progress     string   `help:"auto, plain, tty, json or quiet." default:"auto" env:"BUILDKIT_PROGRESS" placeholder:"HOW"`
+	Check        bool     `help:"Check the Dockerfile and build nothing."`
+	Call         string   `help:"build or check." default:"build" hidden:""`
+	Squash       bool     `help:"Make one layer of those that the build adds."`
+	Jobs         int      `help:"Steps at the same time. Default: one per CPU." placeholder:"N"`
+	Timestamp    string   `help:"Seconds since 1970 for all times of the image, like SOURCE_DATE_EPOCH." placeholder:"SECONDS"`
+	runFlags
+
+	ForceRm             bool   `hidden:""`
+	Rm                  bool   `hidden:"" default:"true" negatable:""`
+	Compress            bool   `hidden:""`
+	DisableContentTrust bool   `hidden:"" default:"true" negatable:""`
+	Isolation           string `hidden:""`
+	Builder             string `hidden:""`
+	Provenance          string `hidden:""`
+	Sbom                string `hidden:""`
+
+	Context string `arg:"" name:"path" optional:"" default:"." help:"Directory, - for standard input, or a git or http(s) URL."`
+}
+
+// Run builds.
+func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
+	req, err := c.request(out)
+	if err != nil {
+		return err
+	}
+	if c.Check || c.Call == "check" {
+		return c.check(ctx, b, req, out)
+	}
+	outputs, err := c.outputs()
+	if err != nil {
+		return err
+	}
+	mode := c.Progress
+	if c.Quiet {
+		mode = progressQuiet
+	}
+	show := newDisplay(mode, out)
+	res, err := b.Build(ctx, req, show)
+	show.Close()
+	if mode != progressQuiet && res != nil {
+		c.warn(res, out)
+	}
+	if err != nil {
+		return explain(err, out)
+	}
+	for _, o := range outputs {
+		if err := b.write(ctx, o, req, res, out); err != nil {
+			return fmt.Errorf("output %s: %w", o, err)
+		}
+	}
+	if err := c.report(res, out); err != nil {
+		return err
+	}
+	return b.Trim(ctx)
+}
+
+// explain prints the place in the Dockerfile before the error itself.
+func explain(err error, out *ui.Output) error {
+	var at *SourceError
+	if errors.As(err, &at) {
+		out.Notef("%s", at.Excerpt())
+	}
+	return err
+}
+
+func (c *Cmd) warn(res *Result, out *ui.Output) {
+	for _, w := range res.Warnings {
+		out.Warn("%s: %s (line %d)", w.Rule, w.Text, w.Line)
+	}
+}
+
+// report says what was made, where the user wants to know.
+func (c *Cmd) report(res *Result, out *ui.Output) error {
+	if c.Iidfile != "" {
+		if err := os.WriteFile(c.Iidfile, []byte(res.ID), 0o644); err != nil {
+			return err
+		}
+	}
+	if c.MetadataFile != "" {
+		meta := map[string]any{"containerimage.config.digest": res.ID, "containerimage.digest": res.Digest, "image.name": strings.Join(res.Names, ",")}
+		if err := state.WriteJSON(c.MetadataFile, meta); err != nil {
+			return err
+		}
+	}
+	if c.Quiet || !ui.IsTerminal(out.Err) {
+		if !slices.Contains(c.Output, "-") {
+			out.Print(res.ID)
+		}
+		return nil
+	}
+	for _, n := range res.Names {
+		out.Notef("built %s", n)
+	}
+	out.Print(res.ID)
+	return nil
+}
+
+// check lints.
+func (c *Cmd) check(ctx context.Context, b *Builder, req *Request, out *ui.Output) error {
+	found, err := b.Check(ctx, req)
+	if err != nil {
+		return explain(err, out)
+	}
+	for _, w := range found {
+		out.Printf("%s: %s (line %d)\n", w.Rule, w.Text, w.Line)
+	}
+	if len(found) == 0 {
+		out.Print("Check complete, no warnings found.")
+		return nil
+	}
+	return fmt.Errorf("check: %d warnings", len(found))
+}
+
+// Check parses the Dockerfile and returns the linter's findings.
+func (b *Builder) Check(ctx context.Context, req *Request) ([]Warning, error) {
+	c, err := b.openContext(ctx, req.Context, req.File, req.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	j := &job{b: b, req: req, ctx: c}
+	if j.plan, err = j.newPlan(hostPlatform()); err != nil {
+		return nil, err
+	}
+	j.lintWords()
+	return j.plan.file.Warnings, nil
+}
+
+// request turns flags into what to build.
+func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
+	r := &Request{
+		Context: c.Context, File: c.File, Target: c.Target, Tags: c.Tag, NoCache: c.NoCache, NoCacheStages: c.NoCacheFor,
+		Squash: c.Squash, Jobs: c.Jobs, Labels: map[string]string{}, Args: map[string]string{}, Contexts: map[string]string{}, Stdin: out.In,
+	}
+	for _, a := range c.BuildArg {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue // docker: a name without a value anywhere is not given
+			}
+		}
+		r.Args[name] = value
+	}
+	for _, l := range c.Label {
+		k, v, _ := strings.Cut(l, "=")
+		if k == "" {
+			return nil, fmt.Errorf("--label %s: want KEY=VALUE", l)
+		}
+		r.Labels[k] = v
+	}
+	for _, bc := range c.BuildContext {
+		name, where, ok := strings.Cut(bc, "=")
+		if !ok || name == "" || where == "" {
+			return nil, fmt.Errorf("--build-context %s: want NAME=PLACE", bc)
+		}
+		r.Contexts[name] = where
+	}
+	for _, p := range c.Platform {
+		parsed, err := parsePlatform(p)
+		if err != nil {
+			return nil, fmt.Errorf("--platform: %w", err)
+		}
+		if !slices.ContainsFunc(r.Platforms, func(o v1.Platform) bool { return o.Equals(parsed) }) {
+			r.Platforms = append(r.Platforms, parsed)
+		}
+	}
+	if r.Pull, err = pullPolicy(c.Pull); err != nil {
+		return nil, err
+	}
+	if r.Epoch, err = c.epoch(r.Args); err != nil {
+		return nil, err
+	}
+	for _, s := range c.CacheFrom {
+		l, err := parseCache("--cache-from", s)
+		if err != nil {
+			return nil, err
+		}
+		r.CacheFrom = append(r.CacheFrom, l)
+	}
+	for _, s := range c.CacheTo {
+		l, err := parseCache("--cache-to", s)
+		if err != nil {
+			return nil, err
+		}
+		r.CacheTo = append(r.CacheTo, l)
+	}
+	return r, c.runFlags.apply(r)
+}
+
+func pullPolicy(s string) (string, error) {
+	switch s {
+	case "", "false", "missing", "ifmissing":
+		return "missing", nil
+	case "true", "always":
+		return "always", nil
+	case "never", "newer":
+		return s, nil
+	}
+	return "", fmt.Errorf("--pull %s: want always, missing or never", s)
+}
+
+// epoch is --timestamp, the build argument, or the environment's variable.
+func (c *Cmd) epoch(args map[string]string) (time.Time, error) {
+	s := c.Timestamp
+	for _, other := range []string{args[epochArg], os.Getenv(epochArg)} {
+		s = cmpOr(s, other)
+	}
+	if s == "" {
+		return time.Time{}, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return time.Time{}, fmt.Errorf("%s=%s: want seconds since 1970", epochArg, s)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+// outputs reads --output, --push.
+func (c *Cmd) outputs() ([]output, error) {
+	var all []output
+	for _, s := range c.Output {
+		o, err := parseOutput(s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, o)
+	}
+	if c.Push {
+		all = append(all, output{kind: "registry"})
+	}
+	return all, nil
+}
+
+// An output is one --output.
+type output struct {
+	kind, dest string
+	push       bool
+}
+
+func (o output) String() string { return o.kind }
+
+func parseOutput(s string) (output, error) {
+	if s == "-" {
+		return output{kind: "tar", dest: "-"}, nil
+	}
+	if !strings.Contains(s, "=") {
+		return output{kind: "local", dest: s}, nil
+	}
+	var o output
+	for kv := range strings.SplitSeq(s, ",") {
+		k, v, _ := strings.Cut(kv, "=")
+		switch k {
+		case "type":
+			o.kind = v
+		case "dest":
+			o.dest = v
+		case "push":
+			o.push = v == "" || v == "true"
+		case "name", "tar", "compression", "oci-mediatypes", "rewrite-timestamp", "force-compression", "compression-level", "unpack", "store":
+			// Names come from --tag; kist writes OCI types and fixed times anyway.
+		default:
+			return o, fmt.Errorf("--output %s: no such key %q", s, k)
+		}
+	}
+	switch o.kind {
+	case "image", "docker", "oci", "registry":
+	case "local", "tar":
+		if o.dest == "" {
+			return o, fmt.Errorf("--output %s: wants dest=PATH", s)
+		}
+	default:
+		return o, fmt.Errorf("--output %s: type is image, docker, oci, local, tar or registry", s)
+	}
+	return o, nil
+}
+
+// create opens the file that an output goes to, "-" for standard output.
+func (o output) create(out *ui.Output) (io.WriteCloser, error) {
+	if o.dest == "-" || o.dest == "" {
+		if ui.IsTerminal(out.Out) {
+			return nil, errors.New("standard output is a terminal: give dest=FILE")
+		}
+		return nopCloser{out.Out}, nil
+	}
+	return os.OpenFile(filepath.Clean(o.dest), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }

@@ -1,0 +1,181 @@
+package build
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// A buildContext is the files that a build may copy, and its Dockerfile.
+type buildContext struct {
+	source
+	dockerfile []byte
+	// name is what messages call the Dockerfile.
+	name    string
+	cleanup []func()
+}
+
+func (c *buildContext) Close() {
+	if c.root != nil {
+		c.root.Close()
+	}
+	for _, f := range c.cleanup {
+		f()
+	}
+}
+
+// openContext finds the context that where names: a directory, "-" for a
+// Dockerfile or an archive on stdin, a git or http(s) URL. file is the value of
+// --file.
+func (b *Builder) openContext(ctx context.Context, where, file string, stdin io.Reader) (_ *buildContext, err error) {
+	c := &buildContext{source: source{name: "the build context", owned: true}}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	switch {
+	case where == "-" && file == "-":
+		return nil, errors.New("--file - and the context - both want standard input")
+	case where == "-":
+		err = b.stdinContext(c, stdin)
+	case isGit(where) || strings.HasPrefix(where, "github.com/"):
+		err = b.gitContext(ctx, c, where)
+	case isURL(where):
+		err = b.urlContext(ctx, c, where)
+	default:
+		return c, b.dirContext(c, where, file, stdin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.findDockerfile(file, stdin); err != nil {
+		return nil, err
+	}
+	c.ignore, err = findIgnore(&c.source, "")
+	return c, err
+}
+
+// dirContext opens a directory. The Dockerfile may lie outside it.
+func (b *Builder) dirContext(c *buildContext, dir, file string, stdin io.Reader) (err error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if c.root, err = os.Open(abs); err != nil {
+		return fmt.Errorf("build context %s: %w", dir, errors.Unwrap(err))
+	}
+	if st, err := c.root.Stat(); err != nil || !st.IsDir() {
+		return ui.Hint(fmt.Errorf("build context %s: not a directory", dir), "kist build -f %s %s", dir, filepath.Dir(dir))
+	}
+	c.sums = openSums(b.dir("sum"), abs)
+	beside := ""
+	switch file {
+	case "-":
+		c.name = "Dockerfile (stdin)"
+		c.dockerfile, err = readLimited(stdin)
+	case "":
+		if err = c.findDockerfile("", nil); err == nil {
+			beside = filepath.Join(abs, c.name)
+		}
+	default:
+		beside, c.name = file, file
+		if c.dockerfile, err = os.ReadFile(file); errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("--file %s: no such file (it is looked up from the working directory)", file)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.ignore, err = findIgnore(&c.source, beside)
+	return err
+}
+
+// findDockerfile reads the Dockerfile inside the context.
+func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) {
+	switch {
+	case c.dockerfile != nil:
+		return nil
+	case file == "-":
+		c.name = "Dockerfile (stdin)"
+		c.dockerfile, err = readLimited(stdin)
+		return err
+	case file != "":
+		c.name = file
+		c.dockerfile, err = c.read(file, maxDockerfile)
+		return err
+	}
+	for _, name := range []string{"Dockerfile", "dockerfile", "Containerfile"} {
+		c.name = name
+		c.dockerfile, err = c.read(name, maxDockerfile)
+		if !notFound(err) {
+			return err
+		}
+	}
+	return ui.Hint(errors.New("no Dockerfile in the build context"), "name it with -f FILE")
+}
+
+func readLimited(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxDockerfile+1))
+	if err == nil && len(data) > maxDockerfile {
+		err = fmt.Errorf("Dockerfile on standard input: larger than %s", ui.Binary(maxDockerfile))
+	}
+	return data, err
+}
+
+// stdinContext reads an archive, or a Dockerfile without a context.
+func (b *Builder) stdinContext(c *buildContext, r io.Reader) error {
+	return b.streamContext(c, r, "Dockerfile (stdin)")
+}
+
+// streamContext unpacks r when it is an archive; otherwise it is the Dockerfile.
+func (b *Builder) streamContext(c *buildContext, r io.Reader, name string) error {
+	br := bufio.NewReaderSize(r, 64<<10)
+	plain, err := decompress(br)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	pb := bufio.NewReaderSize(plain, 64<<10)
+	if head, _ := pb.Peek(512); !isTarHeader(head) {
+		if c.dockerfile, err = readLimited(pb); err != nil {
+			return err
+		}
+		c.name = name
+		return b.emptyContext(c)
+	}
+	if err := b.emptyContext(c); err != nil {
+		return err
+	}
+	t := &tree{root: c.root}
+	x := untar{t: t, dest: "/", flat: true}
+	if err := x.all(tar.NewReader(pb)); err != nil {
+		return fmt.Errorf("unpack the build context: %w", err)
+	}
+	return t.close()
+}
+
+func isTarHeader(head []byte) bool {
+	_, err := tar.NewReader(bytes.NewReader(head)).Next()
+	return len(head) == 512 && err == nil
+}
+
+// emptyContext makes the context an empty directory that ends with the build.
+func (b *Builder) emptyContext(c *buildContext) error {
+	dir, remove, err := b.scratch()
+	if err != nil {
+		return err
+	}
+	c.cleanup = append(c.cleanup, remove)
+	c.root, err = os.Open(dir)
+	return err
+}

@@ -1,0 +1,87 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	pack "github.com/kist-containers/kist/image/layer"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// write does one --output with the stored result.
+func (b *Builder) write(ctx context.Context, o output, req *Request, res *Result, out *ui.Output) error {
+	switch o.kind {
+	case "image":
+		if !o.push {
+			return nil
+		}
+		return b.push(ctx, req, res, out)
+	case "registry":
+		return b.push(ctx, req, res, out)
+	case "docker", "oci":
+		if o.kind == "docker" && o.dest == "" {
+			return nil // the store has it
+		}
+		w, err := o.create(out)
+		if err != nil {
+			return err
+		}
+		return errors.Join(b.archive(ctx, w, o.kind, req, res), w.Close())
+	case "tar":
+		w, err := o.create(out)
+		if err != nil {
+			return err
+		}
+		return errors.Join(b.files(ctx, res, func(v *view) error { return b.tarTree(ctx, w, v) }), w.Close())
+	}
+	return b.files(ctx, res, func(v *view) error { return b.copyTree(ctx, v, o.dest) })
+}
+
+// files gives do the result's root file system.
+func (b *Builder) files(ctx context.Context, res *Result, do func(*view) error) error {
+	if len(res.Images) != 1 {
+		return errors.New("several platforms have no single file system; build one of them")
+	}
+	dir, remove, err := b.scratch()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	v, err := b.openView(res.Images[0].layers, dir, false)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return do(v)
+}
+
+// tarTree writes the merged tree as an archive. The view has no path of its
+// own, so it is reached by its descriptor.
+func (b *Builder) tarTree(ctx context.Context, w io.Writer, v *view) error {
+	_, err := pack.WriteDiff(ctx, w, procPath(v.Root), nil, pack.DiffOptions{Rootless: b.o.Rootless, Flat: true})
+	return err
+}
+
+// copyTree copies the merged tree into a directory of the user, who owns it all.
+func (b *Builder) copyTree(ctx context.Context, v *view, dest string) error {
+	if err := os.MkdirAll(dest, 0o755); err != nil {
+		return err
+	}
+	root, err := os.Open(dest)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	s := &source{name: "the result", root: v.Root}
+	cs := &copyStep{verb: "COPY", from: s, dest: "/", into: true}
+	items, err := s.scan(ctx, ".", nil)
+	if err != nil {
+		return err
+	}
+	cs.groups = []group{{src: s, items: items}}
+	t := &tree{root: root}
+	defer t.forget()
+	return cs.apply(ctx, t, &identity{uid: os.Geteuid(), gid: os.Getegid()})
+}

@@ -1,0 +1,73 @@
+package build
+
+import (
+	"os"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// A Request is one build as the user asked for it.
+type Request struct {
+	// Context is a directory, "-", or a git or http(s) URL; File is --file.
+	Context, File string
+	Stdin         *os.File
+	// Target is the stage to build, "" for the last.
+	Target string
+	Args   map[string]string
+	Labels map[string]string
+	// Platforms to build for; none is this machine's.
+	Platforms []v1.Platform
+	// Contexts are --build-context: a directory, docker-image://REF, or a URL.
+	Contexts map[string]string
+	// Pull is always, missing or never, for base images.
+	Pull string
+	// NoCache builds every step; NoCacheStages those of some stages.
+	NoCache       bool
+	NoCacheStages []string
+	// Jobs bounds the steps that run at the same time; 0 is one per CPU.
+	Jobs    int
+	Secrets map[string]Secret
+	SSH     map[string]string
+	// Allow are the entitlements granted: network.host, security.insecure.
+	Allow []string
+	// Network is default, none or host.
+	Network string
+	Hosts   []string
+	// ShmSize is the size of /dev/shm in bytes, 0 for 64 MiB.
+	ShmSize   int64
+	Ulimits   []specs.POSIXRlimit
+	Resources *specs.LinuxResources
+	// Epoch is SOURCE_DATE_EPOCH: all times of the image. Zero is the real ones.
+	Epoch time.Time
+	// Squash makes one layer of those that the build adds.
+	Squash bool
+	// Tags are the names of the result.
+	Tags []string
+	// CacheFrom and CacheTo are where steps come from and go to besides the cache.
+	CacheFrom, CacheTo []CacheLocation
+}
+
+// A Secret is a file or a variable that steps may see and no layer holds.
+type Secret struct{ File, Env string }
+
+// A Result is what a build made.
+type Result struct {
+	// ID is the image's, or the digest of the index of several platforms.
+	ID     string
+	Digest string
+	Names  []string
+	Images []Built
+	// Warnings are the linter's.
+	Warnings []Warning
+}
+
+// Built is the image of one platform.
+type Built struct {
+	Platform v1.Platform
+	ID       string
+	Digest   string
+	layers   []layer
+	config   []byte
+}

@@ -1,0 +1,188 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/image"
+)
+
+// sources are what a build reads besides its context: images and named contexts.
+// Each is opened once.
+type sources struct {
+	mu     sync.Mutex
+	images map[string]*stageFuture
+	views  map[string]*view
+	named  map[string]*source
+	// close undoes what was opened, in the order of opening.
+	closers []func()
+}
+
+func newSources() *sources {
+	return &sources{images: map[string]*stageFuture{}, views: map[string]*view{}, named: map[string]*source{}}
+}
+
+func (s *sources) Close() {
+	for _, f := range s.closers {
+		f()
+	}
+	for _, v := range s.views {
+		v.Close()
+	}
+}
+
+// imagePrefix is how a build context names an image.
+const imagePrefix = "docker-image://"
+
+// image is the state that FROM ref starts with. It is shared: clone it.
+func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) (*stageState, error) {
+	if where, ok := j.req.Contexts[ref]; ok {
+		if ref, ok = strings.CutPrefix(where, imagePrefix); !ok {
+			return nil, fmt.Errorf("build context %s=%s: a directory cannot be a base; want %sNAME", ref, where, imagePrefix)
+		}
+	}
+	key := platformName(p) + " " + ref
+	s.mu.Lock()
+	f, begun := s.images[key]
+	if !begun {
+		f = &stageFuture{done: make(chan struct{})}
+		s.images[key] = f
+	}
+	s.mu.Unlock()
+	if !begun {
+		f.state, f.err = j.pull(ctx, ref, p)
+		close(f.done)
+	}
+	select {
+	case <-f.done:
+		return f.state, f.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// pull brings the image into the store.
+func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState, error) {
+	l := j.show.start("base", "FROM "+ref)
+	l.quiet = true
+	img, err := j.b.store.Ensure(ctx, ref, j.req.Pull, image.PullOptions{Platform: platformName(p), Progress: j.show.progress()})
+	if err != nil {
+		l.end(err)
+		return nil, err
+	}
+	l.end(nil)
+	st := start(p)
+	if st.layers, err = j.b.layersOf(img); err != nil {
+		return nil, err
+	}
+	st.base = len(st.layers)
+	st.config = *img.Config.DeepCopy()
+	st.scope = newScope(img.Config.Config.Env)
+	st.clock = img.Created
+	st.startInterval = startInterval(img.RawConfig)
+	return st, nil
+}
+
+// startInterval reads the one field that v1.HealthConfig does not have.
+func startInterval(raw []byte) time.Duration {
+	var cfg struct {
+		Config struct{ Healthcheck struct{ StartInterval time.Duration } } `json:"config"`
+	}
+	json.Unmarshal(raw, &cfg) // the image store has parsed it before
+	return cfg.Config.Healthcheck.StartInterval
+}
+
+// source opens what COPY --from=from reads, the build context for "". id names
+// its content where that is known without reading it, "" where not.
+func (r *stageRun) source(ctx context.Context, from string) (src *source, id string, err error) {
+	j := r.job
+	if from == "" {
+		return &j.ctx.source, "", nil
+	}
+	if where, ok := j.req.Contexts[from]; ok && !strings.HasPrefix(where, imagePrefix) {
+		src, err := j.extra.context(ctx, j.b, from, where)
+		return src, "", err
+	}
+	dep, err := j.plan.named(r.stage, from, sortedKeys(j.req.Contexts))
+	if err != nil {
+		return nil, "", err
+	}
+	var st *stageState
+	name := "image " + from
+	switch {
+	case dep != nil:
+		name = "stage " + dep.label()
+		st, err = j.stage(ctx, dep)
+	case from == scratch:
+		st = start(r.stage.platform)
+	default:
+		st, err = j.extra.image(ctx, j, from, r.stage.platform)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := j.extra.view(j.b, st)
+	if err != nil {
+		return nil, "", err
+	}
+	return &source{name: name, root: v.Root}, cmpOr(st.chain(), scratch), nil
+}
+
+// view is the merged tree of a stage, to read.
+func (s *sources) view(b *Builder, st *stageState) (*view, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.views[st.chain()]; ok {
+		return v, nil
+	}
+	dir, remove, err := b.scratch()
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, remove)
+	v, err := b.openView(st.layers, dir, false)
+	if err == nil {
+		s.views[st.chain()] = v
+	}
+	return v, err
+}
+
+// context opens a --build-context.
+func (s *sources) context(ctx context.Context, b *Builder, name, where string) (*source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if src, ok := s.named[name]; ok {
+		return src, nil
+	}
+	c := &buildContext{source: source{name: "build context " + name, owned: true}}
+	var err error
+	switch {
+	case isGit(where):
+		err = b.gitContext(ctx, c, where)
+	case isURL(where):
+		err = b.urlContext(ctx, c, where)
+	default:
+		var abs string
+		if abs, err = filepath.Abs(where); err == nil {
+			c.root, err = os.Open(abs)
+		}
+		if err == nil {
+			c.sums = openSums(b.dir("sum"), abs)
+			c.ignore, err = findIgnore(&c.source, "")
+		}
+	}
+	s.closers = append(s.closers, func() { c.sums.save(); c.Close() })
+	if err != nil {
+		return nil, fmt.Errorf("--build-context %s=%s: %w", name, where, err)
+	}
+	s.named[name] = &c.source
+	return &c.source, nil
+}
