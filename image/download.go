@@ -46,8 +46,7 @@ func (s *Store) openDownload(d v1.Descriptor, task *ui.Task) (*download, error) 
 	if err != nil {
 		return nil, err
 	}
-	dl := &download{f: f, want: d, task: task}
-	dl.grew = sync.NewCond(&dl.mu)
+	dl := newDownload(f, d, task)
 	st, err := f.Stat()
 	if err == nil && st.Size() > d.Size {
 		err = f.Truncate(0)
@@ -59,6 +58,12 @@ func (s *Store) openDownload(d v1.Descriptor, task *ui.Task) (*download, error) 
 		return nil, err
 	}
 	return dl, nil
+}
+
+func newDownload(f *os.File, d v1.Descriptor, task *ui.Task) *download {
+	dl := &download{f: f, want: d, task: task}
+	dl.grew = sync.NewCond(&dl.mu)
+	return dl
 }
 
 func (s *Store) partialPath(d v1.Descriptor) string { return s.imageDir("partial", d.Digest.Hex) }
@@ -204,14 +209,4 @@ func (f *follower) Read(b []byte) (int, error) {
 		err = nil
 	}
 	return n, err
-}
-
-// abort wakes the readers of a download that was never run.
-func (d *download) abort(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.done {
-		d.err, d.done = err, true
-		d.grew.Broadcast()
-	}
 }

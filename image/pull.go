@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -47,6 +48,19 @@ func (s *Store) Ensure(ctx context.Context, ref, policy string, o PullOptions) (
 		return nil, fmt.Errorf("--pull %s: want always, missing or never", policy)
 	}
 	img, err := s.local(ctx, ref, o.Platform)
+	if errors.Is(err, ErrNotFound) {
+		// registries.conf is read only now: most names need none of it.
+		if o.Registry == nil {
+			o.Registry = defaultConfig()
+		}
+		if names, xerr := expand(o.Registry, ref); xerr == nil {
+			for _, r := range names {
+				if found, ferr := s.local(ctx, r.String(), o.Platform); ferr == nil {
+					return found, nil
+				}
+			}
+		}
+	}
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return img, err
 	}
@@ -105,17 +119,58 @@ type noSource struct{ source }
 
 // Pull brings the image ref from its registry into the store, with all that is
 // missing of it, and gives it that name.
+//
+// A short name may mean several images, as registries.conf says; the first that
+// a registry has is taken.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, error) {
+	if o.Registry == nil {
+		o.Registry = defaultConfig()
+	}
+	candidates, err := expand(o.Registry, ref)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, r := range candidates {
+		img, err := s.pull(ctx, r, o)
+		if err == nil {
+			return img, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", r.Familiar(), err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// expand returns what ref may mean, in the order to try.
+func expand(c *registry.Config, ref string) ([]Reference, error) {
 	r, err := ParseReference(ref)
 	if err != nil {
 		return nil, err
 	}
-	r = r.Tagged()
-	img, err := s.pull(ctx, r, o)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.Familiar(), err)
+	short := r.FamiliarName()
+	if !strings.HasPrefix(ref, short) || r.Host != DefaultHost || isHello(ref) {
+		return []Reference{r.Tagged()}, nil
 	}
-	return img, nil
+	names, err := c.Expand(short)
+	if err != nil {
+		return nil, err
+	}
+	var list []Reference
+	for _, n := range names {
+		full, err := ParseReference(n)
+		if err != nil {
+			return nil, fmt.Errorf("registries.conf: %w", err)
+		}
+		full.Tag, full.Digest = r.Tag, r.Digest
+		list = append(list, full.Tagged())
+	}
+	if len(list) == 0 {
+		list = []Reference{r.Tagged()}
+	}
+	return list, nil
 }
 
 func (s *Store) pull(ctx context.Context, r Reference, o PullOptions) (*Image, error) {
@@ -150,7 +205,7 @@ func (s *Store) pull(ctx context.Context, r Reference, o PullOptions) (*Image, e
 
 func (s *Store) repository(r Reference, c *registry.Config) (*registry.Repository, error) {
 	if c == nil {
-		c = &registry.Config{}
+		c = defaultConfig()
 	}
 	return registry.Open(c, r.Host, r.Path)
 }

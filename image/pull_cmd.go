@@ -1,36 +1,117 @@
 package image
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 
+	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
 // PullCmd is `kist pull`.
 type PullCmd struct {
+	RegistryFlags
+	AllTags  bool   `short:"a" help:"Pull all tags of the repository."`
 	Platform string `help:"Image for another platform: os[/arch[/variant]]." placeholder:"PLATFORM"`
+	OS       string `help:"Image for another operating system." placeholder:"OS"`
+	Arch     string `help:"Image for another architecture." placeholder:"ARCH"`
+	Variant  string `help:"Image for a variant of the architecture." placeholder:"VARIANT"`
+	Policy   string `default:"always" enum:"always,missing,never,newer" help:"always, missing, never or newer."`
 	Quiet    bool   `short:"q" help:"Show no progress, print only the name."`
 	Image    string `arg:"" help:"NAME[:TAG|@DIGEST]."`
 }
 
-// Run pulls and prints what docker prints.
+// Run pulls and prints what docker prints: the full name, or with -q only that.
 func (c *PullCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	r, err := ParseReference(c.Image)
-	if err != nil {
-		return fmt.Errorf("pull: %w", err)
+	o := PullOptions{Platform: c.platform(), Registry: c.Config()}
+	names := []string{c.Image}
+	if c.AllTags {
+		var err error
+		if names, err = c.tags(ctx, o); err != nil {
+			return fmt.Errorf("pull %s: %w", c.Image, err)
+		}
 	}
-	o := PullOptions{Platform: c.Platform}
+	for _, name := range names {
+		if err := c.one(ctx, s, out, name, o); err != nil {
+			return fmt.Errorf("pull %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *PullCmd) one(ctx context.Context, s *Store, out *ui.Output, name string, o PullOptions) error {
+	before, _ := s.Resolve(name)
 	if !c.Quiet {
 		o.Progress = out.Progress()
-		defer o.Progress.Close()
 	}
-	img, err := s.Pull(ctx, c.Image, o)
+	img, err := s.Ensure(ctx, name, c.Policy, o)
 	o.Progress.Close()
 	if err != nil {
-		return fmt.Errorf("pull %w", err)
+		return err
 	}
-	_ = img
-	out.Print(r.Tagged().String())
+	full := name
+	if r, err := ParseReference(name); err == nil {
+		full = r.Tagged().String()
+	}
+	if c.Quiet {
+		out.Print(full)
+		return nil
+	}
+	out.Printf("Digest: %s\n", servedDigest(img, full))
+	if before != nil && before.ID == img.ID {
+		out.Printf("Status: Image is up to date for %s\n", ui.Escape(name))
+	} else {
+		out.Printf("Status: Downloaded newer image for %s\n", ui.Escape(name))
+	}
+	out.Print(full)
 	return nil
+}
+
+// servedDigest is the digest by which the registry of name knows img.
+func servedDigest(img *Image, name string) string {
+	want, _ := ParseReference(name)
+	for _, d := range img.RepoDigests {
+		if r, err := ParseReference(d); err == nil && r.Name() == want.Name() {
+			return r.Digest
+		}
+	}
+	return img.Digest
+}
+
+func (c *PullCmd) platform() string {
+	if c.Platform != "" || c.OS == "" && c.Arch == "" && c.Variant == "" {
+		return c.Platform
+	}
+	p := cmp.Or(c.OS, "linux") + "/" + cmp.Or(c.Arch, runtime.GOARCH)
+	if c.Variant != "" {
+		p += "/" + c.Variant
+	}
+	return p
+}
+
+func (c *PullCmd) tags(ctx context.Context, o PullOptions) ([]string, error) {
+	r, err := ParseReference(c.Image)
+	if err != nil {
+		return nil, err
+	}
+	if r.Tag != "" || r.Digest != "" {
+		return nil, errors.New("--all-tags takes a name without a tag")
+	}
+	repo, err := registry.Open(o.Registry, r.Host, r.Path)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := repo.Tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, t := range tags {
+		r.Tag = t
+		names = append(names, r.String())
+	}
+	return names, nil
 }

@@ -61,10 +61,12 @@ type Use struct {
 type Store struct {
 	roots state.Roots
 	o     Options
+	// layout is another OCI layout to read blobs from, "" for the store's own.
+	layout string
 }
 
 // Open returns the store below r.Data. It touches nothing on disk.
-func Open(r state.Roots, o Options) *Store { return &Store{r, o} }
+func Open(r state.Roots, o Options) *Store { return &Store{roots: r, o: o} }
 
 func (s *Store) imageDir(elem ...string) string {
 	return filepath.Join(append([]string{s.roots.Data, "image"}, elem...)...)
@@ -74,7 +76,12 @@ func (s *Store) layerDir(elem ...string) string {
 	return filepath.Join(append([]string{s.roots.Data, "layer"}, elem...)...)
 }
 
-func (s *Store) blobPath(h v1.Hash) string { return s.imageDir("blobs", h.Algorithm, h.Hex) }
+func (s *Store) blobPath(h v1.Hash) string {
+	if s.layout != "" {
+		return filepath.Join(s.layout, blobName(h))
+	}
+	return s.imageDir("blobs", h.Algorithm, h.Hex)
+}
 
 // layerPath is the directory of a chain ID, whose form the caller has checked.
 func (s *Store) layerPath(chainID string) string {

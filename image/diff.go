@@ -1,0 +1,30 @@
+package image
+
+import (
+	"context"
+	"io"
+
+	"github.com/kist-containers/kist/image/layer"
+)
+
+// A Change is one path that a container changed, with docker's letter.
+type Change = layer.Change
+
+// Changes lists what upper, overlay's directory of changes, does to lowers (top
+// first): docker's diff.
+func (s *Store) Changes(upper string, lowers []string) ([]Change, error) {
+	return layer.Changes(upper, lowers, s.o.Rootless)
+}
+
+// WriteDiff writes the layer archive of upper above lowers.
+func (s *Store) WriteDiff(ctx context.Context, w io.Writer, upper string, lowers []string) error {
+	_, err := layer.WriteDiff(ctx, w, upper, lowers, layer.DiffOptions{Rootless: s.o.Rootless})
+	return err
+}
+
+// WriteTree writes the whole tree below root as an archive: docker's export of
+// a mounted root file system.
+func WriteTree(ctx context.Context, w io.Writer, root string) error {
+	_, err := layer.WriteDiff(ctx, w, root, nil, layer.DiffOptions{Flat: true})
+	return err
+}

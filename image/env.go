@@ -1,0 +1,54 @@
+package image
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/kist-containers/kist/image/registry"
+)
+
+// RegistryFlags are podman's flags on how a registry is reached, shared by the
+// commands that reach one.
+type RegistryFlags struct {
+	Authfile  string `help:"File with credentials, instead of docker's and containers' own." placeholder:"FILE"`
+	CertDir   string `help:"Directory with *.crt, *.cert and *.key for the registry." placeholder:"DIR"`
+	Creds     string `help:"Credentials: USER[:PASSWORD]." placeholder:"USER:PASSWORD"`
+	TLSVerify bool   `name:"tls-verify" default:"true" negatable:"" help:"Require HTTPS with a valid certificate."`
+}
+
+// Config returns what the flags and the machine's files say.
+func (f *RegistryFlags) Config() *registry.Config {
+	c := registry.Default(home(), os.Getenv)
+	c.Insecure = !f.TLSVerify
+	if f.CertDir != "" {
+		c.FlatCertDir = f.CertDir
+	}
+	c.Credentials = f.keychain().Lookup
+	if user, password, _ := strings.Cut(f.Creds, ":"); user != "" {
+		c.Credentials = func(context.Context, string, string) (authn.AuthConfig, error) {
+			return authn.AuthConfig{Username: user, Password: password}, nil
+		}
+	}
+	return c
+}
+
+func (f *RegistryFlags) keychain() *registry.Keychain {
+	return registry.DefaultKeychain(f.Authfile, home(), os.Getuid(), os.Getenv)
+}
+
+func home() string {
+	h, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return h
+}
+
+// defaultConfig is how registries are reached without any flag.
+func defaultConfig() *registry.Config {
+	f := RegistryFlags{TLSVerify: true}
+	return f.Config()
+}

@@ -1,0 +1,288 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kist-containers/kist/image/registry"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// PushOptions say how to push. The zero value shows nothing.
+type PushOptions struct {
+	Progress *ui.Progress
+	// Registry is how registries are reached; nil for the machine's settings.
+	Registry *registry.Config
+	// Destination is another name to push to, "" for the image's own.
+	Destination string
+	// ChunkSize uploads blobs in pieces of so many bytes; 0 in one.
+	ChunkSize int64
+}
+
+// parallelUploads is docker's number.
+const parallelUploads = 5
+
+// Push uploads what the registry misses of the image named ref, and then its
+// manifest, byte for byte as it is in the store. It returns the manifest's
+// descriptor.
+func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (v1.Descriptor, error) {
+	if o.Registry == nil {
+		o.Registry = defaultConfig()
+	}
+	if o.Destination == "" {
+		o.Destination = ref
+	}
+	dest, err := ParseReference(o.Destination)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	dest = dest.Tagged()
+	pin, err := s.Pin(ctx)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer s.unpin(pin)
+	entries, err := s.readIndex()
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	e, err := find(entries, ref)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	repo, err := registry.Open(o.Registry, dest.Host, dest.Path)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	p := &pusher{s: s, repo: repo, o: o, mounts: s.mountSources(entries, dest)}
+	if err := p.push(ctx, e.Descriptor, dest.identifier()); err != nil {
+		return v1.Descriptor{}, fmt.Errorf("%s: %w", dest.Familiar(), err)
+	}
+	return e.Descriptor, s.pushed(ctx, e, dest)
+}
+
+// pushed notes the digest by which the registry now knows the image.
+func (s *Store) pushed(ctx context.Context, e entry, dest Reference) error {
+	known := dest.Name() + "@" + e.Digest.String()
+	if e.name() != dest.String() || e.repoDigest() == known {
+		return nil
+	}
+	return s.update(ctx, func(entries []entry) ([]entry, error) {
+		for i, x := range entries {
+			if x.name() == e.name() && x.Digest == e.Digest {
+				entries[i].Annotations[noteDigest] = known
+			}
+		}
+		return entries, nil
+	})
+}
+
+// mountSources tells, for each layer, another repository of dest's registry
+// that an image with it was pulled from or pushed to.
+func (s *Store) mountSources(entries []entry, dest Reference) map[v1.Hash]string {
+	sources := map[v1.Hash]string{}
+	for _, e := range entries {
+		r, err := ParseReference(e.repoDigest())
+		if err != nil || r.Host != dest.Host || r.Path == dest.Path {
+			continue
+		}
+		if m, err := s.readManifest(e.Descriptor); err == nil {
+			for _, l := range m.Layers {
+				sources[l.Digest] = r.Path
+			}
+		}
+	}
+	return sources
+}
+
+type pusher struct {
+	s      *Store
+	repo   *registry.Repository
+	o      PushOptions
+	mounts map[v1.Hash]string
+}
+
+// push uploads the manifest or index d under reference, children first. Where
+// the registry has it, that is one request.
+func (p *pusher) push(ctx context.Context, d v1.Descriptor, reference string) error {
+	have, err := p.repo.Head(ctx, reference)
+	if err == nil && have.Digest == d.Digest {
+		return nil
+	}
+	if err != nil && !notFound(err) {
+		return err
+	}
+	data, err := p.s.readBlob(d, maxManifest)
+	if err != nil {
+		return err
+	}
+	if d.MediaType.IsIndex() {
+		err = p.children(ctx, data, d)
+	} else {
+		err = p.blobs(ctx, data, d)
+	}
+	if err != nil {
+		return err
+	}
+	return p.repo.PutManifest(ctx, reference, data, d.MediaType)
+}
+
+func notFound(err error) bool {
+	var refused *registry.Error
+	return errors.As(err, &refused) && refused.Status == 404
+}
+
+func (p *pusher) children(ctx context.Context, data []byte, d v1.Descriptor) error {
+	im, err := parseIndex(data, d.MediaType)
+	if err != nil {
+		return err
+	}
+	for _, child := range im.Manifests {
+		if !p.s.hasBlob(child) {
+			// An index may list what is only in the registry; it must be there then.
+			if _, err := p.repo.Head(ctx, child.Digest.String()); err != nil {
+				return fmt.Errorf("%s of the list is neither here nor there: %w", child.Digest, err)
+			}
+			continue
+		}
+		if err := p.push(ctx, child, child.Digest.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pusher) blobs(ctx context.Context, data []byte, d v1.Descriptor) error {
+	m, err := parseManifest(data, d.MediaType)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelUploads)
+	seen := map[v1.Hash]bool{}
+	for _, b := range append(slices.Clone(m.Layers), m.Config) {
+		if seen[b.Digest] || foreign(b) {
+			continue
+		}
+		seen[b.Digest] = true
+		task := p.o.Progress.Task(short(b.Digest.String()), b.Size)
+		g.Go(func() error {
+			if err := p.blob(ctx, b, task); err != nil {
+				return fmt.Errorf("blob %s: %w", short(b.Digest.String()), err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// foreign reports whether a layer may not be distributed.
+func foreign(d v1.Descriptor) bool { return !d.MediaType.IsDistributable() && d.MediaType.IsLayer() }
+
+func (p *pusher) blob(ctx context.Context, d v1.Descriptor, task *ui.Task) error {
+	has, err := p.repo.HasBlob(ctx, d)
+	if err != nil {
+		return err
+	}
+	if has {
+		task.Done("Layer already exists")
+		return nil
+	}
+	f, err := os.Open(p.s.blobPath(d.Digest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	task.Phase("Pushing", d.Size)
+	how, err := p.repo.PutBlob(ctx, d, f, registry.PutOptions{
+		From: p.mounts[d.Digest], ChunkSize: p.o.ChunkSize, Sent: task.Add,
+	})
+	if err != nil {
+		return err
+	}
+	task.Done(string(how))
+	return nil
+}
+
+// PushCmd is `kist push`.
+type PushCmd struct {
+	RegistryFlags
+	AllTags    bool     `short:"a" help:"Push all tags of the repository."`
+	Quiet      bool     `short:"q" help:"Show no progress, print only the name."`
+	Digestfile string   `help:"Write the digest to this file." placeholder:"FILE"`
+	ChunkSize  ui.Bytes `help:"Upload in pieces of this size." placeholder:"SIZE"`
+	Platform   string   `help:"Accepted when it is the image's own." placeholder:"PLATFORM"`
+	Image      string   `arg:"" help:"NAME[:TAG]."`
+	Dest       string   `arg:"" optional:"" help:"Another name to push to."`
+}
+
+// Run pushes and prints the digest, as docker does.
+func (c *PushCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
+	names, err := c.names(s)
+	if err != nil {
+		return err
+	}
+	o := PushOptions{Registry: c.Config(), Destination: c.Dest, ChunkSize: int64(c.ChunkSize)}
+	for _, name := range names {
+		r, err := ParseReference(name)
+		if err == nil && c.Dest != "" {
+			r, err = ParseReference(c.Dest)
+		}
+		if err != nil {
+			return fmt.Errorf("push: %w", err)
+		}
+		if !c.Quiet {
+			out.Printf("The push refers to repository [%s]\n", r.Name())
+			o.Progress = out.Progress()
+		}
+		d, err := s.Push(ctx, name, o)
+		o.Progress.Close()
+		if err != nil {
+			return fmt.Errorf("push %w", err)
+		}
+		if c.Quiet {
+			out.Print(r.Tagged().String())
+		} else {
+			out.Printf("%s: digest: %s size: %d\n", r.Tagged().Tag, d.Digest, d.Size)
+		}
+		if c.Digestfile != "" {
+			if err := os.WriteFile(c.Digestfile, []byte(d.Digest.String()+"\n"), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *PushCmd) names(s *Store) ([]string, error) {
+	if !c.AllTags {
+		return []string{c.Image}, nil
+	}
+	want, err := ParseReference(c.Image)
+	if err != nil {
+		return nil, err
+	}
+	if want.Tag != "" {
+		return nil, fmt.Errorf("push --all-tags %s: a tag cannot be given with it", c.Image)
+	}
+	entries, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if r := e.ref(); r.Name() == want.Name() {
+			names = append(names, r.String())
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("push %s: %w", want.Familiar(), ErrNotFound)
+	}
+	return names, nil
+}

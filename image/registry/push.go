@@ -1,0 +1,268 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// HasBlob asks the registry, not its mirrors, whether it has d.
+func (r *Repository) HasBlob(ctx context.Context, d v1.Descriptor) (bool, error) {
+	e := r.main()
+	req, err := e.client.request(ctx, http.MethodHead, e.path, "/blobs/"+d.Digest.String())
+	if err != nil {
+		return false, err
+	}
+	resp, err := e.client.do(req, e.scope("pull,push"), http.StatusOK)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	resp.Body.Close()
+	return true, nil
+}
+
+// An Upload is how a blob went to the registry.
+type Upload string
+
+// The ways to upload.
+const (
+	Mounted  Upload = "Mounted"
+	Uploaded Upload = "Pushed"
+)
+
+// PutOptions say how a blob is uploaded.
+type PutOptions struct {
+	// From is a repository of the same registry that may have the blob, or "".
+	From string
+	// ChunkSize uploads in pieces of so many bytes; 0 in one piece, unless the
+	// registry refuses that.
+	ChunkSize int64
+	// Sent sees the bytes as they go, and negative numbers when they go again.
+	Sent func(n int64)
+}
+
+// PutBlob uploads d, read from content, which is as long as d.Size says.
+func (r *Repository) PutBlob(ctx context.Context, d v1.Descriptor, content io.ReaderAt, o PutOptions) (Upload, error) {
+	e := r.main()
+	if o.Sent == nil {
+		o.Sent = func(int64) {}
+	}
+	scope := e.scope("pull,push")
+	u := url.URL{Scheme: "https", Host: e.client.host, Path: "/v2/" + e.path + "/blobs/uploads/"}
+	if o.From != "" {
+		scope += " repository:" + o.From + ":pull"
+		u.RawQuery = url.Values{"mount": {d.Digest.String()}, "from": {o.From}}.Encode()
+	}
+	req, err := e.client.requestURL(ctx, http.MethodPost, &u)
+	if err != nil {
+		return "", err
+	}
+	req.ContentLength = 0
+	resp, err := e.client.do(req, scope, http.StatusAccepted, http.StatusCreated)
+	if err != nil {
+		return "", err
+	}
+	resp.Body.Close()
+	if resp.StatusCode == http.StatusCreated {
+		return Mounted, nil
+	}
+	location, err := resolveLocation(resp)
+	if err != nil {
+		return "", err
+	}
+	if err := e.checkLocation(location); err != nil {
+		return "", err
+	}
+	up := &upload{e: e, ctx: ctx, d: d, content: content, o: o, location: location}
+	return Uploaded, up.run()
+}
+
+// checkLocation refuses to send a layer somewhere else than by http(s).
+func (e *endpoint) checkLocation(u *url.URL) error {
+	if u.Scheme != "https" && !(u.Scheme == "http" && (e.client.insecure || isLoopback(u.Hostname()))) {
+		return Fatal(fmt.Errorf("registry sends the upload to %s://%s", u.Scheme, u.Host))
+	}
+	return nil
+}
+
+type upload struct {
+	e        *endpoint
+	ctx      context.Context
+	d        v1.Descriptor
+	content  io.ReaderAt
+	o        PutOptions
+	location *url.URL
+}
+
+func (u *upload) run() error {
+	if u.o.ChunkSize > 0 && u.d.Size > u.o.ChunkSize {
+		return u.chunked()
+	}
+	err := u.put(io.NewSectionReader(u.content, 0, u.d.Size), u.d.Size)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusRequestEntityTooLarge && u.d.Size > minChunk {
+		u.o.ChunkSize = minChunk
+		return u.chunked()
+	}
+	return err
+}
+
+// minChunk is what a registry behind a proxy with small limits gets.
+const minChunk = 5 << 20
+
+// put sends the rest of the blob and closes the upload.
+func (u *upload) put(rest *io.SectionReader, size int64) error {
+	q := u.location.Query()
+	q.Set("digest", u.d.Digest.String())
+	at := *u.location
+	at.RawQuery = q.Encode()
+	resp, err := u.send(http.MethodPut, &at, rest, size, nil, http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("Docker-Content-Digest"); got != "" && got != u.d.Digest.String() {
+		return fmt.Errorf("registry stored %s instead of %s", cut(got), u.d.Digest)
+	}
+	return nil
+}
+
+// chunked sends the blob piece by piece. Every answer names the next place.
+func (u *upload) chunked() error {
+	for off := int64(0); off < u.d.Size; {
+		n := min(u.o.ChunkSize, u.d.Size-off)
+		h := http.Header{"Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)}}
+		resp, err := u.send(http.MethodPatch, u.location, io.NewSectionReader(u.content, off, n), n, h, http.StatusAccepted)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if u.location, err = resolveLocation(resp); err != nil {
+			return err
+		}
+		if err := u.e.checkLocation(u.location); err != nil {
+			return err
+		}
+		off += n
+	}
+	return u.put(io.NewSectionReader(u.content, 0, 0), 0)
+}
+
+func (u *upload) send(method string, at *url.URL, body *io.SectionReader, size int64, h http.Header, ok int) (*http.Response, error) {
+	req, err := u.e.client.requestURL(u.ctx, method, at)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = size
+	req.GetBody = func() (io.ReadCloser, error) {
+		if _, err := body.Seek(0, io.SeekStart); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(&counting{r: body, sent: u.o.Sent}), nil
+	}
+	if req.Body, err = req.GetBody(); err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		req.Body, req.GetBody = http.NoBody, nil
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	for k, v := range h {
+		req.Header[k] = v
+	}
+	return u.e.client.do(req, u.e.scope("pull,push"), ok)
+}
+
+type counting struct {
+	r    io.Reader
+	sent func(int64)
+}
+
+func (c *counting) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.sent(int64(n))
+	return n, err
+}
+
+// PutManifest stores a manifest under reference, a tag or its digest, and
+// returns its digest as the registry confirmed it.
+func (r *Repository) PutManifest(ctx context.Context, reference string, data []byte, mt types.MediaType) error {
+	e := r.main()
+	req, err := e.client.request(ctx, http.MethodPut, e.path, "/manifests/"+reference)
+	if err != nil {
+		return err
+	}
+	setBody(req, data)
+	req.Header.Set("Content-Type", string(mt))
+	resp, err := e.client.do(req, e.scope("pull,push"), http.StatusCreated, http.StatusOK, http.StatusAccepted)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Tags lists the tags of the repository.
+func (r *Repository) Tags(ctx context.Context) ([]string, error) {
+	e := r.main()
+	var tags []string
+	next := &url.URL{Scheme: "https", Host: e.client.host, Path: "/v2/" + e.path + "/tags/list", RawQuery: "n=1000"}
+	for page := 0; next != nil && page < maxPages; page++ {
+		var doc struct{ Tags []string }
+		link, err := e.client.getJSON(ctx, next, e.scope("pull"), &doc)
+		if err != nil {
+			return nil, err
+		}
+		tags = append(tags, doc.Tags...)
+		next = link
+	}
+	return tags, nil
+}
+
+const maxPages = 1000
+
+// Ping checks that the registry of host takes the credentials. See the
+// distribution specification, end-1.
+func Ping(ctx context.Context, c *Config, host string) error {
+	r, err := Open(c, host, "")
+	if err != nil {
+		return err
+	}
+	e := r.main()
+	u := &url.URL{Scheme: "https", Host: e.client.host, Path: "/v2/"}
+	req, err := e.client.requestURL(ctx, http.MethodGet, u)
+	if err != nil {
+		return err
+	}
+	resp, err := e.client.do(req, "", http.StatusOK)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Delete removes a manifest by digest.
+func (r *Repository) Delete(ctx context.Context, digest string) error {
+	e := r.main()
+	req, err := e.client.request(ctx, http.MethodDelete, e.path, "/manifests/"+digest)
+	if err != nil {
+		return err
+	}
+	resp, err := e.client.do(req, e.scope("pull,delete"), http.StatusAccepted, http.StatusOK)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
