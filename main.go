@@ -16,6 +16,7 @@ import (
 	"github.com/kist-containers/kist/build"
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/container/runtime/runc"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 	"github.com/kist-containers/kist/internal/reexec"
@@ -91,7 +92,7 @@ func cancellable(kctx *kong.Context) (context.Context, context.CancelFunc) {
 func commands() []ui.Command {
 	var all []ui.Command
 	for _, of := range []func() []ui.Command{
-		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, cli.Commands,
+		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, runc.Commands, cli.Commands,
 	} {
 		all = append(all, of()...)
 	}

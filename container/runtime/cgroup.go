@@ -34,6 +34,12 @@ func (r *Runtime) enterCgroup(pid int, rec *record, spec *specs.Spec) error {
 	}
 	res := spec.Linux.Resources
 	limited := wanted(res)
+	if r.NoCgroup {
+		if len(limited) > 0 {
+			return fmt.Errorf("set limits (%s): cgroups are disabled", strings.Join(limited, ", "))
+		}
+		return r.write(rec)
+	}
 	if err := available(limited); err != nil {
 		return err
 	}
@@ -323,27 +329,27 @@ func hierarchiesV1() ([]hierarchy, error) {
 	return list, nil
 }
 
-// killAll sends SIGKILL to all processes of the container.
-func (r *Runtime) killAll(rec *record) error {
+// killAll sends sig to all processes of the container.
+func (r *Runtime) killAll(rec *record, sig unix.Signal) error {
 	if len(rec.CgroupPaths) == 0 {
-		return nil
+		return rec.Init.Signal(sig)
 	}
-	m, err := r.cgroup(rec, nil)
-	if err != nil {
-		return err
-	}
-	if path := rec.CgroupPaths[""]; path != "" {
+	if path := rec.CgroupPaths[""]; path != "" && sig == unix.SIGKILL {
 		// cgroup.kill: Linux 5.14.
 		if os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0) == nil {
 			return nil
 		}
+	}
+	m, err := r.cgroup(rec, nil)
+	if err != nil {
+		return err
 	}
 	pids, err := m.GetAllPids()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	for _, pid := range pids {
-		unix.Kill(pid, unix.SIGKILL)
+		unix.Kill(pid, sig)
 	}
 	return err
 }

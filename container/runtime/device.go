@@ -143,7 +143,7 @@ func (p *initProcess) sameDevice(dir *os.File, name string, d *specs.LinuxDevice
 }
 
 func (p *initProcess) inUserNamespace() bool {
-	return isNew(p.Spec, specs.UserNamespace) || p.State.Annotations[rootlessMark] != ""
+	return namespace(p.Spec, specs.UserNamespace) != nil || p.Rootless
 }
 
 // bindDevice shows the host's node of the same numbers.

@@ -6,115 +6,224 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/sys"
 )
+
+// joinRole is the process that starts a program inside a container.
+const joinRole = "kist-join"
 
 // ExecOptions say where the streams of a joining process come from.
 type ExecOptions struct {
 	// The standard streams; nil is /dev/null. With a terminal they are not used.
 	Stdin, Stdout, Stderr *os.File
+	// ExtraFiles become descriptors 3, 4, … of the program.
+	ExtraFiles []*os.File
 	// Seccomp is the container's profile.
 	Seccomp *specs.LinuxSeccomp
+	// Cgroup are paths below the container's cgroup: for all hierarchies, or
+	// "CONTROLLER:PATH" for one.
+	Cgroup []string
+}
+
+// joinOrder is what kist-join does; the program's descriptors come with it.
+type joinOrder struct {
+	Record  *record             `json:"record"`
+	Process *specs.Process      `json:"process"`
+	Seccomp *specs.LinuxSeccomp `json:"seccomp,omitempty"`
+	Cgroup  []string            `json:"cgroup,omitempty"`
+}
+
+// joined is what kist-join answers; the terminal's master comes with it.
+type joined struct {
+	Pid     int         `json:"pid,omitempty"`
+	Failure *StartError `json:"failure,omitempty"`
 }
 
 // Exec runs a process in all namespaces and the cgroup of a running container.
 // The program runs when it returns; the error is a *StartError when it does not.
 //
-// No copy of kist runs inside: everything between fork and execve is a script
-// of system calls, so there is nothing that a container could look into, and no
-// start of a Go program to pay for.
-func (r *Runtime) Exec(_ context.Context, id string, proc *specs.Process, o ExecOptions) (*Process, error) {
+//	caller                       kist-join, from a protected binary
+//	joinOrder, descriptors  ──▶  forks a script of system calls: cgroup, setns,
+//	                             ids, capabilities, seccomp, execve
+//	pid or failure, console ◀──  ends: the program is the caller's child
+//
+// No Go code runs inside: everything between fork and execve is prepared, so
+// there is no start of a Go program to pay for. The program may be
+// "/proc/self/exe", which is kist itself, hence the protected binary.
+func (r *Runtime) Exec(ctx context.Context, id string, proc *specs.Process, o ExecOptions) (*Process, error) {
 	rec, err := r.read(id)
 	if err != nil {
 		return nil, err
 	}
-	pidfd, err := rec.Init.Open()
-	if err != nil {
+	if !rec.Init.Alive() {
 		return nil, fmt.Errorf("exec in %s: container is not running", id)
 	}
-	defer pidfd.Close()
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", rec.Init.Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err := checkProcess(proc); err != nil {
+		return nil, err
+	}
+	files, null, err := o.files(proc.Terminal)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	e := &execution{rec: rec, proc: proc, root: root, pidfd: pidfd}
-	defer e.close()
-	if err := e.write(o); err != nil {
+	defer null.Close()
+	// The child of kist-join becomes this process's when that one ends.
+	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	return join(ctx, joinOrder{rec, proc, o.Seccomp, o.Cgroup}, files)
+}
+
+// files are the program's descriptors.
+func (o *ExecOptions) files(terminal bool) (files []*os.File, null *os.File, err error) {
+	if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return nil, nil, err
+	}
+	files = append([]*os.File{o.Stdin, o.Stdout, o.Stderr}, o.ExtraFiles...)
+	for i, f := range files {
+		if f == nil || terminal && i < firstExtraFd {
+			files[i] = null
+		}
+	}
+	return files, null, nil
+}
+
+func join(ctx context.Context, order joinOrder, files []*os.File) (*Process, error) {
+	ours, theirs, err := reexec.Pair()
+	if err != nil {
 		return nil, err
 	}
-	// Not even the forked child, which still is this program, may be looked into.
-	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	pid, err := e.script.Start()
+	defer ours.Close()
+	defer theirs.Close()
+	binary, err := sys.ProtectedSelf()
 	if err != nil {
-		return nil, e.explain(err)
+		return nil, fmt.Errorf("protect kist's binary: %w", err)
 	}
-	p := &Process{pid: pid, console: e.master}
-	e.master = nil
+	defer binary.Close()
+	helper := &initCommand{binary: binary, argv: []string{joinRole}, extra: []*os.File{theirs.File()}}
+	pid, err := helper.start(ctx, &syscall.SysProcAttr{})
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Reap(pid)
+	theirs.Close()
+	if err := ours.Send(order, files...); err != nil {
+		return nil, err
+	}
+	var a joined
+	got, err := ours.Receive(&a)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s ended: %w", joinRole, err)
+	case a.Failure != nil:
+		return nil, a.Failure
+	}
+	p := &Process{pid: a.Pid}
+	if len(got) > 0 {
+		p.console = got[0]
+	}
 	return p, nil
 }
 
-// execution is one Exec while its script is written.
+// joinMain plays joinRole.
+func joinMain() int {
+	// Not even the forked child, which still is this program, may be looked into
+	// from the container; see PR_SET_DUMPABLE in prctl(2).
+	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	conn := reexec.NewConn(os.NewFile(firstExtraFd, "caller"))
+	var o joinOrder
+	files, err := conn.Receive(&o)
+	if err != nil {
+		return 1
+	}
+	e := &execution{joinOrder: o, files: files}
+	pid, err := e.run()
+	if err != nil {
+		conn.Send(joined{Failure: failure(err)})
+		return 1
+	}
+	var console []*os.File
+	if e.master != nil {
+		console = append(console, e.master)
+	}
+	conn.Send(joined{Pid: pid}, console...)
+	return 0
+}
+
+// execution is one joinOrder while its script is written.
 type execution struct {
-	rec         *record
-	proc        *specs.Process
+	joinOrder
+	files       []*os.File
 	root, pidfd *os.File
 	script      sys.Script
 	master      *os.File
-	open        []*os.File
 }
 
-func (e *execution) close() {
-	for _, f := range e.open {
-		f.Close()
+// run starts the program. What it opens ends with this process.
+func (e *execution) run() (pid int, err error) {
+	if e.pidfd, err = e.Record.Init.Open(); err != nil {
+		return 0, fmt.Errorf("exec in %s: container is not running", e.Record.ID)
 	}
-	if e.master != nil {
-		e.master.Close()
+	root := fmt.Sprintf("/proc/%d/root", e.Record.Init.Pid)
+	if e.root, err = os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return 0, err
 	}
+	if a := e.Process.OOMScoreAdj; a != nil {
+		// This process's own goes on to its child; lowering needs the host's root.
+		os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*a)), 0)
+	}
+	if err := e.write(); err != nil {
+		return 0, err
+	}
+	pid, err = e.script.Start()
+	return pid, e.explain(err)
 }
 
 func (e *execution) explain(err error) error {
 	var step *sys.StepError
-	if !errors.As(err, &step) {
+	if err == nil || !errors.As(err, &step) {
 		return err
 	}
 	if step.Step == "execve" {
-		return execError(e.proc.Args[0], step.Errno)
+		return execError(e.Process.Args[0], step.Errno)
 	}
 	return &StartError{Step: step.Step, Errno: int(step.Errno)}
 }
 
 // write lays out the calls in the order in which each is still allowed.
-func (e *execution) write(o ExecOptions) error {
-	for _, part := range []func(ExecOptions) error{
-		e.cgroup, e.namespaces, e.directory, e.streams, e.limits, e.identity,
+func (e *execution) write() error {
+	for _, part := range []func() error{
+		e.cgroup, e.affinity, e.namespaces, e.directory, e.streams, e.limits, e.identity,
 	} {
-		if err := part(o); err != nil {
+		if err := part(); err != nil {
 			return err
 		}
 	}
-	e.script.Call("close_range", unix.SYS_CLOSE_RANGE, 3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
-	e.script.Exec(lookup(e.proc), e.proc.Args, e.proc.Env)
+	e.script.Call("close_range", unix.SYS_CLOSE_RANGE, uintptr(len(e.files)), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
+	e.script.Exec(lookup(e.Process), e.Process.Args, e.Process.Env)
 	return nil
 }
 
 // cgroup puts the child into the container's cgroup before it does anything:
 // "0" in cgroup.procs is the writer; see cgroups(7).
-func (e *execution) cgroup(ExecOptions) error {
+func (e *execution) cgroup() error {
 	zero := e.script.String("0")
-	for _, path := range e.rec.CgroupPaths {
-		f, err := os.OpenFile(filepath.Join(path, "cgroup.procs"), os.O_WRONLY, 0)
-		if errors.Is(err, os.ErrNotExist) {
+	for controller, path := range e.Record.CgroupPaths {
+		f, err := os.OpenFile(filepath.Join(path, e.below(controller), "cgroup.procs"), os.O_WRONLY, 0)
+		if errors.Is(err, os.ErrNotExist) && len(e.Cgroup) == 0 {
 			continue // the same hierarchy under another controller's name
 		}
 		if err != nil {
 			return err
 		}
-		e.open = append(e.open, f)
 		fd, err := e.script.Fd(f)
 		if err != nil {
 			return err
@@ -124,16 +233,49 @@ func (e *execution) cgroup(ExecOptions) error {
 	return nil
 }
 
+// below is the path under the container's cgroup that was asked for.
+func (e *execution) below(controller string) string {
+	for _, c := range e.Cgroup {
+		name, path, one := strings.Cut(c, ":")
+		if !one {
+			return filepath.Join("/", c)
+		}
+		if slices.Contains(strings.Split(name, ","), controller) {
+			return filepath.Join("/", path)
+		}
+	}
+	return "/"
+}
+
+// affinity keeps the program on the CPUs asked for; the kernel widens them when
+// the process joins the container's cpuset, so it comes after that.
+func (e *execution) affinity() error {
+	a := e.Process.ExecCPUAffinity
+	if a == nil {
+		return nil
+	}
+	list := a.Final
+	if list == "" {
+		list = a.Initial
+	}
+	set, err := cpuSet(list)
+	if err != nil {
+		return err
+	}
+	e.script.Call("sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(*set), sys.Data(&e.script, set))
+	return nil
+}
+
 // namespaces joins those that differ from ours, all with one call: setns(2) of a
 // pidfd, Linux 5.8.
-func (e *execution) namespaces(ExecOptions) error {
+func (e *execution) namespaces() error {
 	var flags uintptr
 	for _, n := range nsFlags {
 		ours, err := os.Stat("/proc/self/ns/" + n.file)
 		if err != nil {
 			continue // this kernel has no such namespace
 		}
-		theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", e.rec.Init.Pid, n.file))
+		theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", e.Record.Init.Pid, n.file))
 		if err != nil {
 			return err
 		}
@@ -149,23 +291,22 @@ func (e *execution) namespaces(ExecOptions) error {
 	if flags&unix.CLONE_NEWPID != 0 {
 		e.script.Fork()
 	}
-	name := e.script.String("_kist." + e.rec.ID)
+	name := e.script.String("_kist." + e.Record.ID)
 	e.script.Try("join keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, name)
 	return nil
 }
 
 // directory enters the working directory by a descriptor that was looked up
 // with the container's root as "/".
-func (e *execution) directory(ExecOptions) error {
-	dir, err := sys.OpenInRoot(e.root, e.proc.Cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
+func (e *execution) directory() error {
+	dir, err := sys.OpenInRoot(e.root, e.Process.Cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		var path *os.PathError
 		if errors.As(err, &path) {
 			err = path.Err
 		}
-		return &StartError{Step: "enter working directory", Object: e.proc.Cwd, Text: err.Error()}
+		return &StartError{Step: "enter working directory", Object: e.Process.Cwd, Text: err.Error()}
 	}
-	e.open = append(e.open, dir)
 	fd, err := e.script.Fd(dir)
 	if err != nil {
 		return err
@@ -174,24 +315,12 @@ func (e *execution) directory(ExecOptions) error {
 	return nil
 }
 
-func (e *execution) streams(o ExecOptions) error {
+func (e *execution) streams() error {
 	e.script.Call("setsid", unix.SYS_SETSID)
-	if e.proc.Terminal {
+	if e.Process.Terminal {
 		return e.terminal()
 	}
-	files := []*os.File{o.Stdin, o.Stdout, o.Stderr}
-	for i, f := range files {
-		if f != nil {
-			continue
-		}
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		e.open = append(e.open, null)
-		files[i] = null
-	}
-	return e.script.Stdio(files...)
+	return e.script.Stdio(e.files...)
 }
 
 // terminal opens a pseudo-terminal in the container's own devpts.
@@ -208,47 +337,52 @@ func (e *execution) terminal() error {
 	if err != nil {
 		return err
 	}
-	e.open = append(e.open, slave)
-	if size := e.proc.ConsoleSize; size != nil {
+	if size := e.Process.ConsoleSize; size != nil {
 		unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)})
 	}
-	if err := e.script.Stdio(slave, slave, slave); err != nil {
+	if err := e.script.Stdio(append([]*os.File{slave, slave, slave}, e.files[firstExtraFd:]...)...); err != nil {
 		return err
 	}
-	e.script.Call("fchown", unix.SYS_FCHOWN, 0, uintptr(e.proc.User.UID), ^uintptr(0))
+	e.script.Call("fchown", unix.SYS_FCHOWN, 0, uintptr(e.Process.User.UID), ^uintptr(0))
 	e.script.Call("take terminal", unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	return nil
 }
 
-func (e *execution) limits(ExecOptions) error {
-	for _, l := range e.proc.Rlimits {
-		which, ok := rlimits[l.Type]
-		if !ok {
-			return fmt.Errorf("rlimit %q: no such limit", l.Type)
+func (e *execution) limits() error {
+	if err := checkRlimits(e.Process.Rlimits); err != nil {
+		return err
+	}
+	for _, l := range e.Process.Rlimits {
+		which := uintptr(rlimits[l.Type])
+		wanted := sys.Data(&e.script, &unix.Rlimit{Cur: l.Soft, Max: l.Hard})
+		// Where this host does not let us raise it, what it lets us give.
+		lower, err := grantable(l)
+		if err != nil {
+			return err
 		}
-		limit := sys.Data(&e.script, &unix.Rlimit{Cur: l.Soft, Max: l.Hard})
-		e.script.Call("rlimit "+l.Type, unix.SYS_PRLIMIT64, 0, uintptr(which), limit, 0)
+		e.script.Call("rlimit "+l.Type, unix.SYS_PRLIMIT64, 0, which, sys.Data(&e.script, &lower), 0)
+		e.script.Try("rlimit "+l.Type, unix.SYS_PRLIMIT64, 0, which, wanted, 0)
 	}
 	umask := uintptr(0o022)
-	if e.proc.User.Umask != nil {
-		umask = uintptr(*e.proc.User.Umask)
+	if e.Process.User.Umask != nil {
+		umask = uintptr(*e.Process.User.Umask)
 	}
 	e.script.Call("umask", unix.SYS_UMASK, umask)
 	return nil
 }
 
 // identity is becomeUser and loadFilter as calls.
-func (e *execution) identity(o ExecOptions) error {
-	caps, err := capabilitySets(e.proc.Capabilities)
+func (e *execution) identity() error {
+	caps, err := capabilitySets(e.Process.Capabilities)
 	if err != nil {
 		return err
 	}
-	if !e.proc.NoNewPrivileges {
-		if err := e.filter(o.Seccomp); err != nil {
+	if !e.Process.NoNewPrivileges {
+		if err := e.filter(e.Seccomp); err != nil {
 			return err
 		}
 	}
-	s, u := &e.script, &e.proc.User
+	s, u := &e.script, &e.Process.User
 	for n := uintptr(0); n <= lastCapability(); n++ {
 		if caps.bounding&(1<<n) == 0 {
 			s.Call("drop from bounding set", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n)
@@ -272,9 +406,9 @@ func (e *execution) identity(o ExecOptions) error {
 			s.Call("raise ambient capability", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n)
 		}
 	}
-	if e.proc.NoNewPrivileges {
+	if e.Process.NoNewPrivileges {
 		s.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
-		return e.filter(o.Seccomp)
+		return e.filter(e.Seccomp)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -12,9 +13,48 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// hooks are the ones that run when Create has long returned.
+type hooks struct {
+	Poststart []specs.Hook `json:"poststart,omitempty"`
+	Poststop  []specs.Hook `json:"poststop,omitempty"`
+}
+
+func laterHooks(h *specs.Hooks) *hooks {
+	if h == nil || len(h.Poststart)+len(h.Poststop) == 0 {
+		return nil
+	}
+	return &hooks{h.Poststart, h.Poststop}
+}
+
+func (h *hooks) poststart() []specs.Hook {
+	if h == nil {
+		return nil
+	}
+	return h.Poststart
+}
+
+func (h *hooks) poststop() []specs.Hook {
+	if h == nil {
+		return nil
+	}
+	return h.Poststop
+}
+
+// runEach runs all hooks, whatever each says: the container is gone already.
+func runEach(ctx context.Context, list []specs.Hook, s *specs.State) error {
+	var errs []error
+	for _, h := range list {
+		errs = append(errs, runHooks(ctx, []specs.Hook{h}, s))
+	}
+	return errors.Join(errs...)
+}
+
 // runHooks runs hooks in their order, each with the state on its standard
 // input; the first failure ends the row.
 func runHooks(ctx context.Context, hooks []specs.Hook, s *specs.State) error {
+	if len(hooks) == 0 {
+		return nil
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return err

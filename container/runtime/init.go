@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,15 +18,16 @@ import (
 // Role is the name of the process that becomes the payload.
 const Role = "kist-init"
 
-// connFd is where the parent's connection is inherited.
-const connFd = 3
-
 // An initProcess is a container seen from its first process.
 type initProcess struct {
 	*setup
 	conn    *reexec.Conn
 	root    *os.File // the root file system, before it is "/"
-	console *os.File // the terminal's slave
+	console *os.File // the terminal's master
+	// connFd is the number under which conn was inherited: those before it are
+	// the payload's.
+	connFd   int
+	warnings []string
 }
 
 // InitMain plays Role.
@@ -36,11 +38,18 @@ func InitMain() int {
 	// Nobody in a shared pid namespace may look into this process before it has
 	// become the payload; see PR_SET_DUMPABLE in prctl(2).
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	p := &initProcess{setup: new(setup), conn: reexec.NewConn(os.NewFile(connFd, "parent"))}
+	if len(os.Args) != 2 {
+		return 1
+	}
+	fd, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return 1
+	}
+	p := &initProcess{setup: new(setup), connFd: fd, conn: reexec.NewConn(os.NewFile(uintptr(fd), "parent"))}
 	if _, err := p.conn.Receive(p.setup); err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	err := p.run()
+	err = p.run()
 	p.conn.Send(answer{Failure: failure(err)})
 	return 1
 }
@@ -156,17 +165,47 @@ func (p *initProcess) ready() error {
 		defer master.Close()
 		files = append(files, master)
 	}
-	if err := p.conn.Send(answer{Name: "ready"}, files...); err != nil {
+	if err := p.conn.Send(answer{Name: "ready", Warnings: p.warnings}, files...); err != nil {
 		return err
 	}
-	var o order
-	if _, err := p.conn.Receive(&o); err != nil || !o.Start {
+	if p.Listen {
+		if err := p.accept(); err != nil {
+			return err
+		}
+	} else if !p.told() {
 		os.Exit(1) // the parent gave up
 	}
 	if h := p.Spec.Hooks; h != nil && len(h.StartContainer) > 0 {
 		return runHooks(nil, h.StartContainer, p.State)
 	}
 	return nil
+}
+
+// told waits for the word to start.
+func (p *initProcess) told() bool {
+	var o order
+	_, err := p.conn.Receive(&o)
+	return err == nil && o.Start
+}
+
+// accept waits for a process that says start, and talks to it from then on. One
+// that connects and says nothing only wanted to know whether this waits.
+func (p *initProcess) accept() error {
+	p.conn.Close()
+	for {
+		fd, _, err := unix.Accept4(p.connFd+1, unix.SOCK_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("accept", err)
+		}
+		p.conn = reexec.NewConn(os.NewFile(uintptr(fd), "starter"))
+		if p.told() {
+			return nil
+		}
+		p.conn.Close()
+	}
 }
 
 // execute becomes the program.
@@ -201,7 +240,7 @@ func (p *initProcess) execute() error {
 	}
 	// Whatever was inherited, close-on-exec or not, ends here: close_range(2),
 	// Linux 5.9; the flag, 5.11.
-	if err := unix.CloseRange(3, 1<<32-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := unix.CloseRange(uint(p.connFd), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return os.NewSyscallError("close_range", err)
 	}
 	return execFirst(paths, proc)

@@ -18,6 +18,10 @@ type setup struct {
 	NoNewKeyring bool              `json:"noNewKeyring,omitempty"`
 	// WaitHooks makes init stop before pivot_root for hooks of the parent.
 	WaitHooks bool `json:"waitHooks,omitempty"`
+	// Listen says that the descriptor after the connection's is a listening
+	// socket, at which another process will say start.
+	Listen   bool `json:"listen,omitempty"`
+	Rootless bool `json:"rootless,omitempty"`
 }
 
 // order is what the parent sends later: go on, or start the program.
@@ -29,10 +33,13 @@ type order struct {
 type answer struct {
 	Name    string      `json:"name,omitempty"`
 	Failure *StartError `json:"failure,omitempty"`
+	// Warnings come with "ready".
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func newSetup(spec *specs.Spec, rec *record, o CreateOptions) (*setup, error) {
-	m := &setup{Rootfs: rec.Rootfs, CgroupPaths: rec.CgroupPaths, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, State: rec.state(specs.StateCreating, 0)}
+	m := &setup{Rootfs: rec.Rootfs, CgroupPaths: rec.CgroupPaths, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring,
+		Listen: o.Detached, Rootless: rec.Rootless, State: rec.state(specs.StateCreating, 0)}
 	// The profile goes over as the program that it compiles to.
 	copied, linux := *spec, *spec.Linux
 	linux.Seccomp, copied.Linux = nil, &linux

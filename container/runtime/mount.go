@@ -42,6 +42,11 @@ var propagations = map[string]uintptr{
 	"unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
 }
 
+// plainOptions are those that planOf knows by themselves. The file system's
+// context takes sync, dirsync, lazytime, mand and their like (Linux 5.2).
+var plainOptions = [...]string{"bind", "rbind", "defaults", "silent", "loud", "async", "sync", "dirsync", "iversion", "noiversion",
+	"lazytime", "nolazytime", "mand", "nomand", "remount", "idmap", "ridmap", "tmpcopyup"}
+
 func planOf(options []string) (mountPlan, error) {
 	var p mountPlan
 	for _, o := range options {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -50,10 +52,10 @@ func joinPath(spec *specs.Spec, kind specs.LinuxNamespaceType) string {
 	return ""
 }
 
-// cloneFlags are the namespaces that init is cloned into. The cgroup namespace
+// newFlags are the namespaces that init is cloned into. The cgroup namespace
 // is made by init itself, once it is in its cgroup, and so is the time
 // namespace, which wants its offsets first.
-func cloneFlags(spec *specs.Spec) uintptr {
+func newFlags(spec *specs.Spec) uintptr {
 	var flags uintptr
 	for _, n := range nsFlags {
 		if isNew(spec, n.kind) && n.kind != specs.CgroupNamespace && n.kind != specs.TimeNamespace {
@@ -76,11 +78,11 @@ func idMap(mappings []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 }
 
 // joinByPath enters the namespaces that the spec names by path and that a
-// thread can enter for itself. The pid namespace was entered by the parent.
+// thread can enter for itself. Those of pid and user were entered before its start.
 func joinByPath(spec *specs.Spec) error {
 	for _, n := range nsFlags {
 		path := joinPath(spec, n.kind)
-		if path == "" || n.kind == specs.PIDNamespace {
+		if path == "" || n.kind == specs.PIDNamespace || n.kind == specs.UserNamespace {
 			continue
 		}
 		f, err := os.Open(path)
@@ -103,16 +105,15 @@ func validate(spec *specs.Spec) error {
 		return errors.New("config.json: root.path is missing")
 	case spec.Linux == nil:
 		return errors.New("config.json: linux is missing")
-	case spec.Process != nil && len(spec.Process.Args) == 0:
-		return errors.New("config.json: process.args is empty")
-	case spec.Process != nil && !filepath.IsAbs(spec.Process.Cwd):
-		return fmt.Errorf("config.json: process.cwd %q is not an absolute path", spec.Process.Cwd)
 	case !isNew(spec, specs.MountNamespace):
 		return errors.New("config.json: a container needs a mount namespace of its own")
-	case joinPath(spec, specs.UserNamespace) != "":
-		return errors.New("config.json: joining another container's user namespace by path is refused; share its mapping instead")
 	case spec.Hostname != "" && namespace(spec, specs.UTSNamespace) == nil:
 		return errors.New("config.json: hostname needs a uts namespace")
+	}
+	if spec.Process != nil {
+		if err := checkProcess(spec.Process); err != nil {
+			return err
+		}
 	}
 	seen := map[specs.LinuxNamespaceType]bool{}
 	for _, n := range spec.Linux.Namespaces {
@@ -127,6 +128,21 @@ func validate(spec *specs.Spec) error {
 		}
 	}
 	return nil
+}
+
+func checkProcess(proc *specs.Process) error {
+	if len(proc.Args) == 0 {
+		return errors.New("process.args is empty")
+	}
+	if !filepath.IsAbs(proc.Cwd) {
+		return fmt.Errorf("process.cwd %q is not an absolute path", proc.Cwd)
+	}
+	for _, text := range slices.Concat(proc.Args, proc.Env, []string{proc.Cwd}) {
+		if strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("process: %q has a NUL byte", text)
+		}
+	}
+	return checkRlimits(proc.Rlimits)
 }
 
 func terminal(spec *specs.Spec) bool { return spec.Process != nil && spec.Process.Terminal }

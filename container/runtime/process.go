@@ -19,13 +19,8 @@ func (p *initProcess) limits() error {
 	if proc == nil {
 		return nil
 	}
-	if err := setRlimits(proc.Rlimits); err != nil {
+	if err := p.setRlimits(proc.Rlimits); err != nil {
 		return err
-	}
-	if proc.OOMScoreAdj != nil {
-		if err := p.oomScore(*proc.OOMScoreAdj); err != nil {
-			return err
-		}
 	}
 	if err := setScheduler(proc); err != nil {
 		return err
@@ -55,23 +50,17 @@ var rlimits = map[string]int{
 	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
 }
 
-func setRlimits(limits []specs.POSIXRlimit) error {
-	seen := map[string]bool{}
+func (p *initProcess) setRlimits(limits []specs.POSIXRlimit) error {
+	if err := checkRlimits(limits); err != nil {
+		return err
+	}
 	for _, l := range limits {
-		which, ok := rlimits[l.Type]
-		if !ok {
-			return fmt.Errorf("rlimit %q: no such limit", l.Type)
-		}
-		if seen[l.Type] {
-			return fmt.Errorf("rlimit %q: given twice", l.Type)
-		}
-		seen[l.Type] = true
 		// Prlimit, because package syscall's Setrlimit would also change what Go
 		// restores at execve.
+		which := rlimits[l.Type]
 		err := unix.Prlimit(0, which, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
 		if errors.Is(err, unix.EPERM) {
-			return &StartError{Step: "rlimit", Object: l.Type, Errno: int(unix.EPERM),
-				Text: "this host does not let kist raise it (CAP_SYS_RESOURCE is missing)"}
+			err = p.lowerRlimit(l)
 		}
 		if err != nil {
 			return fmt.Errorf("rlimit %s: %w", l.Type, err)
@@ -80,16 +69,49 @@ func setRlimits(limits []specs.POSIXRlimit) error {
 	return nil
 }
 
-// oomScore writes through the container's own proc, which finishRoot verified.
-func (p *initProcess) oomScore(score int) error {
-	err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(score)), 0)
-	if p.inUserNamespace() && errors.Is(err, os.ErrPermission) {
-		return nil // lowering it needs the host's root; the spec's default is no promise
-	}
-	if err != nil {
-		return fmt.Errorf("oom_score_adj %d: %w", score, err)
+func checkRlimits(limits []specs.POSIXRlimit) error {
+	seen := map[string]bool{}
+	for _, l := range limits {
+		if _, ok := rlimits[l.Type]; !ok {
+			return fmt.Errorf("rlimit %q: no such limit", l.Type)
+		}
+		if seen[l.Type] {
+			return fmt.Errorf("rlimit %q: given twice", l.Type)
+		}
+		seen[l.Type] = true
 	}
 	return nil
+}
+
+// lowerRlimit gives what this host lets us give, where raising the hard limit
+// needs a CAP_SYS_RESOURCE that kist does not have, and says so.
+func (p *initProcess) lowerRlimit(l specs.POSIXRlimit) error {
+	now, err := grantable(l)
+	if err != nil {
+		return err
+	}
+	p.warnings = append(p.warnings, fmt.Sprintf("%s stays at %d: raising it to %d needs CAP_SYS_RESOURCE", l.Type, now.Max, l.Hard))
+	return unix.Prlimit(0, rlimits[l.Type], &now, nil)
+}
+
+// grantable is l cut to the hard limit of this process.
+func grantable(l specs.POSIXRlimit) (unix.Rlimit, error) {
+	var now unix.Rlimit
+	err := unix.Prlimit(0, rlimits[l.Type], nil, &now)
+	return unix.Rlimit{Cur: min(l.Soft, now.Max), Max: min(l.Hard, now.Max)}, err
+}
+
+// oomScore sets it from outside, where /proc is the host's own; see
+// proc_pid_oom_score_adj(5). Lowering it needs the host's root.
+func (r *Runtime) oomScore(pid int, proc *specs.Process) error {
+	if proc == nil || proc.OOMScoreAdj == nil {
+		return nil
+	}
+	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(*proc.OOMScoreAdj)), 0)
+	if err == nil || r.Rootless && errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("oom_score_adj %d: %w", *proc.OOMScoreAdj, err)
 }
 
 var policies = map[specs.LinuxSchedulerPolicy]uint32{
@@ -122,6 +144,26 @@ func setScheduler(proc *specs.Process) error {
 		}
 	}
 	return nil
+}
+
+// cpuSet reads a list like 0-3,7; see "List format" in cpuset(7).
+func cpuSet(list string) (*unix.CPUSet, error) {
+	set := new(unix.CPUSet)
+	for _, part := range strings.Split(list, ",") {
+		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		first, err := strconv.ParseUint(from, 10, 10)
+		last := first
+		if err == nil && isRange {
+			last, err = strconv.ParseUint(to, 10, 10)
+		}
+		if err != nil || last < first {
+			return nil, fmt.Errorf("CPU list %q: want numbers and ranges like 0-3,7", list)
+		}
+		for n := first; n <= last; n++ {
+			set.Set(int(n))
+		}
+	}
+	return set, nil
 }
 
 func setPersonality(per *specs.LinuxPersonality) error {
@@ -246,12 +288,14 @@ func capabilitySets(c *specs.LinuxCapabilities) (capSets, error) {
 // capabilityNumber reads CAP_CHOWN and the like.
 func capabilityNumber(name string) (int, bool) {
 	for _, c := range capability.ListKnown() {
-		if "CAP_"+strings.ToUpper(c.String()) == name {
+		if capabilityName(c) == name {
 			return int(c), true
 		}
 	}
 	return 0, false
 }
+
+func capabilityName(c capability.Cap) string { return "CAP_" + strings.ToUpper(c.String()) }
 
 // dropBounding takes all capabilities but keep out of what execve may give. It
 // ends at the first number that the kernel does not know.

@@ -21,9 +21,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -42,6 +40,12 @@ type Runtime struct {
 	// Rootless says that this process is root of a user namespace only: cgroups
 	// are used where they were delegated.
 	Rootless bool
+	// NoCgroup leaves containers in the cgroup of this process. Limits are then
+	// an error.
+	NoCgroup bool
+	// Warn tells of what this host could not do and what stops nothing; nil
+	// leaves it untold.
+	Warn func(format string, a ...any)
 }
 
 // CreateOptions say where a container's process comes from and goes to.
@@ -57,6 +61,11 @@ type CreateOptions struct {
 	NoPivot bool
 	// NoNewKeyring keeps the caller's session keyring.
 	NoNewKeyring bool
+	// ExtraFiles become descriptors 3, 4, … of the program.
+	ExtraFiles []*os.File
+	// Detached lets another process start the program, with Runtime.Start; the
+	// spec is kept for it and for Runtime.Spec.
+	Detached bool
 }
 
 // A Process is a container's first process, or one that joined it.
@@ -64,8 +73,9 @@ type Process struct {
 	pid     int
 	console *os.File
 	conn    *reexec.Conn
-	spec    *specs.Spec
+	hooks   []specs.Hook // to run once the program runs
 	state   func(status specs.ContainerState) *specs.State
+	warn    func(format string, a ...any)
 }
 
 // Pid returns the process's number as this process sees it.
@@ -137,7 +147,10 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 	if err := validate(spec); err != nil {
 		return nil, err
 	}
-	rec := &record{Version: 1, ID: id, Bundle: o.Bundle, Rootfs: absolute(o.Bundle, spec.Root.Path), Annotations: spec.Annotations}
+	rec := &record{
+		Version: 1, ID: id, Bundle: o.Bundle, Rootfs: absolute(o.Bundle, spec.Root.Path),
+		Annotations: spec.Annotations, Hooks: laterHooks(spec.Hooks), Rootless: r.Rootless,
+	}
 	if err := r.reserve(rec); err != nil {
 		return nil, err
 	}
@@ -146,7 +159,11 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 			err = errors.Join(err, r.Delete(context.WithoutCancel(ctx), id, true))
 		}
 	}()
-	p, err := startInit(spec, o)
+	listener, err := r.prepareStart(id, spec, o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := startInit(spec, o, listener)
 	if err != nil {
 		return nil, err
 	}
@@ -183,85 +200,22 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// startInit clones kist-init into all new namespaces at once. It waits for its
-// setup, which lets the cgroup be made while it starts.
-func startInit(spec *specs.Spec, o CreateOptions) (*Process, error) {
-	ours, theirs, err := reexec.Pair()
-	if err != nil {
-		return nil, err
-	}
-	cmd := reexec.Command(context.Background(), Role)
-	cmd.Path = "/proc/self/exe"
-	cmd.ExtraFiles = []*os.File{theirs.File()}
-	if !terminal(spec) {
-		setStreams(cmd, o)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: cloneFlags(spec)}
-	if mapped(spec) {
-		cmd.SysProcAttr.UidMappings = idMap(spec.Linux.UIDMappings)
-		cmd.SysProcAttr.GidMappings = idMap(spec.Linux.GIDMappings)
-		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
-	}
-	err = startJoined(cmd, spec)
-	theirs.Close()
-	if err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("make namespaces: %w", err)
-	}
-	return &Process{pid: cmd.Process.Pid, conn: ours, spec: spec}, nil
-}
-
-func setStreams(cmd *exec.Cmd, o CreateOptions) {
-	// A nil *os.File in an interface is not nil.
-	if o.Stdin != nil {
-		cmd.Stdin = o.Stdin
-	}
-	if o.Stdout != nil {
-		cmd.Stdout = o.Stdout
-	}
-	if o.Stderr != nil {
-		cmd.Stderr = o.Stderr
-	}
-}
-
-// startJoined starts cmd; when the container shares another's pid namespace,
-// from a thread that has made that the one of its children. The thread is never
-// unlocked, so it dies with its goroutine.
-func startJoined(cmd *exec.Cmd, spec *specs.Spec) error {
-	path := joinPath(spec, specs.PIDNamespace)
-	if path == "" {
-		return cmd.Start()
-	}
-	result := make(chan error)
-	go func() {
-		goruntime.LockOSThread()
-		result <- func() error {
-			f, err := os.Open(path)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWPID); err != nil {
-				return os.NewSyscallError("setns "+path, err)
-			}
-			return cmd.Start()
-		}()
-	}()
-	return <-result
-}
-
 // setup makes the cgroup, hands the spec over and waits until the environment
 // stands.
 func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *specs.Spec, o CreateOptions) error {
+	if err := rec.started(p.pid); err != nil {
+		return p.died(io.EOF)
+	}
+	p.warn = r.warn
+	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
+	if err := r.oomScore(p.pid, spec.Process); err != nil {
+		return err
+	}
 	if err := r.enterCgroup(p.pid, rec, spec); err != nil {
 		return err
 	}
 	msg, err := newSetup(spec, rec, o)
 	if err != nil {
-		return err
-	}
-	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
-	if err := rec.started(p.pid); err != nil {
 		return err
 	}
 	if err := p.conn.Send(msg); err != nil {
@@ -286,7 +240,13 @@ func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *spec
 	if len(files) > 0 {
 		p.console = files[0]
 	}
-	return r.write(rec)
+	return nil
+}
+
+func (r *Runtime) warn(format string, a ...any) {
+	if r.Warn != nil {
+		r.Warn(format, a...)
+	}
 }
 
 // expect reads the init's next answer, which is name or a failure.
@@ -298,6 +258,9 @@ func (p *Process) expect(name string) ([]*os.File, error) {
 	}
 	if a.Failure != nil {
 		return nil, a.Failure
+	}
+	for _, w := range a.Warnings {
+		p.warn("%s", w)
 	}
 	if a.Name != name {
 		return nil, fmt.Errorf("init answers %q, not %q", a.Name, name)
@@ -321,24 +284,37 @@ func (p *Process) died(err error) error {
 // Start lets the program go. It returns when execve has succeeded, or a
 // *StartError; then the process has ended.
 func (p *Process) Start() error {
-	defer p.conn.Close()
-	if err := p.conn.Send(order{Start: true}); err != nil {
+	err := begin(p.conn)
+	var start *StartError
+	if errors.As(err, &start) {
+		p.reap()
+	}
+	if errors.Is(err, unix.EPIPE) {
 		return p.died(err)
 	}
+	if err != nil {
+		return err
+	}
+	return runHooks(context.Background(), p.hooks, p.state(specs.StateRunning))
+}
+
+// begin says start to an init and reads what comes of it. It closes conn.
+func begin(conn *reexec.Conn) error {
+	defer conn.Close()
+	if err := conn.Send(order{Start: true}); err != nil {
+		return err
+	}
 	var a answer
-	_, err := p.conn.Receive(&a)
+	_, err := conn.Receive(&a)
 	switch {
 	case errors.Is(err, io.EOF):
+		return nil
 	case err != nil:
 		return err
 	case a.Failure != nil:
-		p.reap()
 		return a.Failure
 	}
-	if h := p.spec.Hooks; h != nil && len(h.Poststart) > 0 {
-		return runHooks(context.Background(), h.Poststart, p.state(specs.StateRunning))
-	}
-	return nil
+	return fmt.Errorf("init answers %q to start", a.Name)
 }
 
 // Wait waits for the end of the process, which must be a child of this one.
@@ -364,4 +340,6 @@ func (p *Process) kill() {
 func (p *Process) reap() { p.Wait() }
 
 // Roles are the processes that this package plays.
-func Roles() []reexec.Role { return []reexec.Role{{Name: Role, Main: InitMain}} }
+func Roles() []reexec.Role {
+	return []reexec.Role{{Name: Role, Main: InitMain}, {Name: joinRole, Main: joinMain}}
+}

@@ -29,44 +29,45 @@ type record struct {
 	CgroupPaths map[string]string `json:"cgroupPaths,omitempty"`
 	Systemd     bool              `json:"systemd,omitempty"`
 	Created     time.Time         `json:"created"`
-	// Pending says that the program was not started yet.
-	Pending     bool              `json:"pending,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// Hooks are those that run after Create.
+	Hooks    *hooks `json:"hooks,omitempty"`
+	Rootless bool   `json:"rootless,omitempty"`
 }
 
-// rootlessMark is the annotation by which init learns that uid 0 is not the host's.
-const rootlessMark = "kist.rootless"
+// dir is a container's directory.
+func (r *Runtime) dir(id string, elem ...string) string {
+	return filepath.Join(append([]string{r.Root, id}, elem...)...)
+}
 
-func (r *Runtime) file(id string) string { return filepath.Join(r.Root, id+".json") }
+// Files in a container's directory.
+const (
+	recordFile  = "state.json"
+	specFile    = "config.json"
+	startSocket = "start"
+)
 
 // reserve takes the id: of two at once one gets it.
 func (r *Runtime) reserve(rec *record) error {
 	rec.Created = time.Now().UTC()
-	if r.Rootless {
-		rec.Annotations = map[string]string{rootlessMark: "1"}
-	}
 	if err := os.MkdirAll(r.Root, 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(r.file(rec.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	err := os.Mkdir(r.dir(rec.ID), 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create %s: %w", rec.ID, ErrExists)
 	}
-	if err != nil {
-		return err
-	}
-	f.Close()
-	return r.write(rec)
+	return err
 }
 
-func (r *Runtime) write(rec *record) error { return state.WriteJSON(r.file(rec.ID), rec) }
+func (r *Runtime) write(rec *record) error { return state.WriteJSON(r.dir(rec.ID, recordFile), rec) }
 
 func (r *Runtime) read(id string) (*record, error) {
 	if !state.ValidName(id) {
 		return nil, fmt.Errorf("container id %q: not valid", id)
 	}
 	rec := new(record)
-	err := state.ReadJSON(r.file(id), rec)
+	err := state.ReadJSON(r.dir(id, recordFile), rec)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
@@ -83,20 +84,51 @@ func (rec *record) state(s specs.ContainerState, pid int) *specs.State {
 	return &specs.State{Version: specs.Version, ID: rec.ID, Status: s, Pid: pid, Bundle: rec.Bundle, Annotations: rec.Annotations}
 }
 
-// State tells the container's state as the specification words it.
-func (r *Runtime) State(id string) (*specs.State, error) {
+// A Status is the specification's state of a container and what runc's state
+// command tells beyond it.
+type Status struct {
+	specs.State
+	Rootfs  string    `json:"rootfs"`
+	Created time.Time `json:"created"`
+	Owner   string    `json:"owner"`
+}
+
+// paused is a status that runc and crun add to the specification's.
+const paused specs.ContainerState = "paused"
+
+// State tells the container's state. It is asked of the kernel.
+func (r *Runtime) State(id string) (*Status, error) {
 	rec, err := r.read(id)
 	if err != nil {
 		return nil, err
 	}
-	if !rec.Init.Alive() {
-		return rec.state(specs.StateStopped, 0), nil
+	s := &Status{Rootfs: rec.Rootfs, Created: rec.Created}
+	switch {
+	case !rec.Init.Alive():
+		s.State = *rec.state(specs.StateStopped, 0)
+	case r.waits(id):
+		s.State = *rec.state(specs.StateCreated, rec.Init.Pid)
+	case r.frozen(rec):
+		s.State = *rec.state(paused, rec.Init.Pid)
+	default:
+		s.State = *rec.state(specs.StateRunning, rec.Init.Pid)
 	}
-	status := specs.StateRunning
-	if rec.Pending {
-		status = specs.StateCreated
+	return s, nil
+}
+
+// List names all containers below Root.
+func (r *Runtime) List() ([]string, error) {
+	entries, err := os.ReadDir(r.Root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	return rec.state(status, rec.Init.Pid), nil
+	var ids []string
+	for _, e := range entries {
+		if state.ValidName(e.Name()) && e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
 }
 
 // Kill sends sig to the first process, or to all. It returns sys.ErrGone when
@@ -106,8 +138,8 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	if err != nil {
 		return err
 	}
-	if all && sig == unix.SIGKILL {
-		return r.killAll(rec)
+	if all {
+		return r.killAll(rec, sig)
 	}
 	return rec.Init.Signal(sig)
 }
@@ -116,14 +148,15 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 // running container is killed first, and one that is not there is no error.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	rec, err := r.read(id)
+	if errors.Is(err, ErrNotFound) && force {
+		// A create that was killed before it made anything.
+		return state.Remove(r.dir(id))
+	}
 	if err != nil {
-		if force && errors.Is(err, ErrNotFound) {
-			return nil
-		}
 		return err
 	}
 	if rec.Init.Alive() {
-		if !force && !rec.Pending {
+		if !force && !r.waits(id) {
 			return fmt.Errorf("delete %s: container is running", id)
 		}
 		if err := rec.Init.Signal(unix.SIGKILL); err != nil && !errors.Is(err, sys.ErrGone) {
@@ -133,10 +166,10 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	if err := r.removeCgroup(ctx, rec); err != nil {
 		return err
 	}
-	if err := os.Remove(r.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := state.Remove(r.dir(id)); err != nil {
 		return err
 	}
-	return nil
+	return runEach(ctx, rec.Hooks.poststop(), rec.state(specs.StateStopped, 0))
 }
 
 // removeCgroup ends whatever is left in the cgroup, then removes it. The last
@@ -157,7 +190,7 @@ func (r *Runtime) removeCgroup(ctx context.Context, rec *record) error {
 		if err == nil && len(pids) == 0 || errors.Is(err, fs.ErrNotExist) {
 			return m.Destroy()
 		}
-		r.killAll(rec)
+		r.killAll(rec, unix.SIGKILL)
 		if pause > time.Second {
 			return fmt.Errorf("remove cgroup of %s: processes %v do not end", rec.ID, pids)
 		}
@@ -194,9 +227,12 @@ func (r *Runtime) manager(id string) (cgroups.Manager, error) {
 	return r.cgroup(rec, nil)
 }
 
-// Paused reports whether Pause is in force.
-func (r *Runtime) Paused(id string) bool {
-	m, err := r.manager(id)
+// frozen reports whether Pause is in force.
+func (r *Runtime) frozen(rec *record) bool {
+	if len(rec.CgroupPaths) == 0 {
+		return false
+	}
+	m, err := r.cgroup(rec, nil)
 	if err != nil {
 		return false
 	}

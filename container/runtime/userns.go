@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,7 +21,7 @@ func userNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
 		return nil, err
 	}
 	defer ours.Close()
-	cmd := reexec.Command(context.Background(), Role)
+	cmd := reexec.Command(context.Background(), Role, strconv.Itoa(firstExtraFd))
 	cmd.ExtraFiles = []*os.File{theirs.File()}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: idMap(uids), GidMappings: idMap(gids)}
 	err = cmd.Start()

@@ -75,6 +75,9 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		if len(cmd.Aliases) > 0 {
 			tags = append(tags, fmt.Sprintf("aliases:%q", strings.Join(cmd.Aliases, ",")))
 		}
+		if cmd.Raw {
+			tags = append(tags, `cmd:"" passthrough:""`)
+		}
 		options = append(options, kong.DynamicCommand(cmd.Name, cmd.Help, "", cmd.New(), tags...))
 	}
 	return kong.New(l.Globals, options...)

@@ -14,6 +14,9 @@ import (
 // (net.core.wmem_default), and a packet must fit into it whole.
 const maxMessage = 160 << 10
 
+// maxFiles bounds the descriptors of one packet; see SCM_MAX_FD in unix(7).
+const maxFiles = 253
+
 // A Conn is one end of a SOCK_SEQPACKET pair between parent and child: whole
 // messages, in order, descriptors attached. Close of the other end is io.EOF.
 type Conn struct{ f *os.File }
@@ -70,7 +73,7 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 // it, close-on-exec. The error is io.EOF when the other end is closed.
 func (c *Conn) Receive(v any) ([]*os.File, error) {
 	buf := make([]byte, maxMessage)
-	oob := make([]byte, unix.CmsgSpace(16*4))
+	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(int(c.f.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {

@@ -106,7 +106,7 @@ func Data[T any](s *Script, p *T) uintptr {
 }
 
 // highest is above every descriptor that Stdio assigns to.
-const highest = 16
+const highest = 128
 
 // Fd duplicates f to a number that no dup of the child overwrites and returns
 // it. The duplicate is closed when Start returns.
@@ -189,11 +189,11 @@ func (s *Script) outcome(r *os.File, child int) (int, error) {
 			return child, nil
 		}
 		if m.kind == movedTo {
-			reap(child)
+			Reap(child)
 			child = int(m.value)
 			continue
 		}
-		reap(child)
+		Reap(child)
 		if int(m.step) >= len(s.steps) {
 			return 0, fmt.Errorf("start a process: unknown step %d", m.step)
 		}
@@ -201,7 +201,8 @@ func (s *Script) outcome(r *os.File, child int) (int, error) {
 	}
 }
 
-func reap(pid int) {
+// Reap waits for the end of the child pid.
+func Reap(pid int) {
 	for {
 		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
 			return

@@ -17,6 +17,9 @@ type Command struct {
 	Group string
 	// Hidden keeps it out of `kist --help`.
 	Hidden bool
+	// Raw hands every word after the name to the command's one []string
+	// argument, flags too: it has a grammar of its own.
+	Raw bool
 	// New returns a pointer to the kong structure of the command: its flags and
 	// Run method, or its subcommands.
 	New func() any

@@ -1,0 +1,200 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	goruntime "runtime"
+	"strconv"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// startInit clones kist-init into all new namespaces at once. It waits for its
+// setup, which lets the cgroup be made while it starts. With a listener, which
+// this closes, it waits there for the word to start.
+func startInit(spec *specs.Spec, o CreateOptions, listener *os.File) (*Process, error) {
+	ours, theirs, err := reexec.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	extra := append(o.ExtraFiles[:len(o.ExtraFiles):len(o.ExtraFiles)], theirs.File())
+	if listener != nil {
+		defer listener.Close()
+		extra = append(extra, listener)
+	}
+	binary, err := sys.ProtectedSelf()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("protect kist's binary: %w", err)
+	}
+	defer binary.Close()
+	start := startNew
+	if joinPath(spec, specs.UserNamespace) != "" {
+		start = startInUserNamespace
+	}
+	pid, err := start(spec, &initCommand{
+		binary: binary, streams: o.streams(spec), extra: extra,
+		argv: []string{Role, strconv.Itoa(firstExtraFd + len(o.ExtraFiles))},
+	})
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	return &Process{pid: pid, conn: ours, hooks: laterHooks(spec.Hooks).poststart()}, nil
+}
+
+// firstExtraFd follows the standard streams.
+const firstExtraFd = 3
+
+// initCommand is what is executed as kist-init.
+type initCommand struct {
+	binary  *os.File
+	argv    []string
+	streams [3]*os.File // nil: /dev/null
+	extra   []*os.File
+}
+
+// streams are the standard ones; with a terminal init opens its own.
+func (o *CreateOptions) streams(spec *specs.Spec) [3]*os.File {
+	if terminal(spec) {
+		return [3]*os.File{}
+	}
+	return [3]*os.File{o.Stdin, o.Stdout, o.Stderr}
+}
+
+// startNew clones init into its new namespaces.
+func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
+	attr := &syscall.SysProcAttr{Cloneflags: newFlags(spec)}
+	if mapped(spec) {
+		attr.UidMappings = idMap(spec.Linux.UIDMappings)
+		attr.GidMappings = idMap(spec.Linux.GIDMappings)
+		attr.GidMappingsEnableSetgroups = true
+	}
+	err = inPIDNamespace(joinPath(spec, specs.PIDNamespace), func() error {
+		pid, err = c.start(context.Background(), attr)
+		return err
+	})
+	return pid, err
+}
+
+// start runs the command; the caller reaps the pid.
+func (c *initCommand) start(ctx context.Context, attr *syscall.SysProcAttr) (int, error) {
+	// A number that the descriptors which the child is given do not overwrite.
+	fd, err := unix.FcntlInt(c.binary.Fd(), unix.F_DUPFD_CLOEXEC, 512)
+	if err != nil {
+		return 0, os.NewSyscallError("fcntl", err)
+	}
+	defer unix.Close(fd)
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", fd))
+	cmd.Args, cmd.Env, cmd.ExtraFiles, cmd.SysProcAttr = c.argv, []string{}, c.extra, attr
+	setStreams(cmd, c.streams)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	return cmd.Process.Pid, nil
+}
+
+func setStreams(cmd *exec.Cmd, files [3]*os.File) {
+	// A nil *os.File in an interface is not nil.
+	if files[0] != nil {
+		cmd.Stdin = files[0]
+	}
+	if files[1] != nil {
+		cmd.Stdout = files[1]
+	}
+	if files[2] != nil {
+		cmd.Stderr = files[2]
+	}
+}
+
+// inPIDNamespace calls start with the pid namespace at path as that of new
+// children; "" is this process's own. It does so on the caller's thread, which
+// may have a mount namespace that no other thread has.
+func inPIDNamespace(path string, start func() error) error {
+	if path == "" {
+		return start()
+	}
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	before, err := os.Open("/proc/thread-self/ns/pid_for_children")
+	if err != nil {
+		return err
+	}
+	defer before.Close()
+	target, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWPID); err != nil {
+		return os.NewSyscallError("setns "+path, err)
+	}
+	err = start()
+	if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWPID); back != nil {
+		// A thread that would fork into a container is of no use to anyone.
+		panic(os.NewSyscallError("setns back", back))
+	}
+	return err
+}
+
+// startInUserNamespace starts init in an existing user namespace, which only a
+// process of one thread may join; the other new namespaces then belong to it.
+func startInUserNamespace(spec *specs.Spec, c *initCommand) (int, error) {
+	var s sys.Script
+	// In the order of joining: the user namespace's root may join the rest.
+	for _, kind := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.PIDNamespace} {
+		path := joinPath(spec, kind)
+		if path == "" {
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		fd, err := s.Fd(f)
+		if err != nil {
+			return 0, err
+		}
+		s.Call(fmt.Sprintf("join %s namespace", kind), unix.SYS_SETNS, fd, 0)
+	}
+	s.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
+	s.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+	s.Call("unshare", unix.SYS_UNSHARE, newFlags(spec))
+	if namespace(spec, specs.PIDNamespace) != nil {
+		s.Fork()
+	}
+	binary, err := s.Fd(c.binary)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.files(&s); err != nil {
+		return 0, err
+	}
+	s.Exec([]string{fmt.Sprintf("/proc/self/fd/%d", binary)}, c.argv, nil)
+	return s.Start()
+}
+
+// files lays out the descriptors 0, 1, 2, …
+func (c *initCommand) files(s *sys.Script) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	all := append(c.streams[:], c.extra...)
+	for i, f := range all {
+		if f == nil {
+			all[i] = null
+		}
+	}
+	return s.Stdio(all...)
+}

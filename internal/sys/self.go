@@ -1,0 +1,104 @@
+package sys
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const selfExe = "/proc/self/exe"
+
+// ProtectedSelf opens this program's file so that whoever executes the
+// descriptor, as /proc/self/fd/N, cannot be used to write to the file: a
+// container that opens its /proc/PID/exe holds a file of a read-only mount
+// (CVE-2019-5736). Where the file has been replaced, or its mount cannot be
+// copied, it is a sealed copy in memory.
+func ProtectedSelf() (*os.File, error) {
+	f, err := readOnlySelf(selfExe)
+	if err == nil {
+		return f, nil
+	}
+	// A process that has changed its mount namespace has its own file in the old.
+	if path, err := os.Readlink(selfExe); err == nil {
+		if f, err := readOnlySelf(path); err == nil {
+			return f, nil
+		}
+	}
+	return sealedSelf()
+}
+
+// readOnlySelf makes a detached read-only mount of the file at path, if that is
+// this program.
+func readOnlySelf(path string) (*os.File, error) {
+	f, err := Clone(nil, path, false, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := SetAttr(f, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		f.Close()
+		return nil, err
+	}
+	self, err := os.Stat(selfExe)
+	if err == nil {
+		var found os.FileInfo
+		if found, err = f.Stat(); err == nil && !os.SameFile(self, found) {
+			err = errors.New("another file")
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+// sealedSelf copies the program. See memfd_create(2).
+func sealedSelf() (*os.File, error) {
+	fd, err := unix.MemfdCreate("kist", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	memory := os.NewFile(uintptr(fd), "kist")
+	defer memory.Close()
+	if err := copySelf(memory); err != nil {
+		return nil, err
+	}
+	// Opened anew: what is open for writing cannot be executed (ETXTBSY).
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+func copySelf(to *os.File) error {
+	self, err := os.Open(selfExe)
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	if _, err := io.Copy(to, self); err != nil {
+		return err
+	}
+	if err := to.Chmod(0o500); err != nil {
+		return err
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	_, err = unix.FcntlInt(to.Fd(), unix.F_ADD_SEALS, seals)
+	return os.NewSyscallError("seal copy of kist", err)
+}
+
+// SelfIsProtected reports whether this process runs from a read-only mount or a
+// sealed copy already.
+func SelfIsProtected() bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(selfExe, &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
+		return true
+	}
+	f, err := os.Open(selfExe)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
+	return err == nil && seals&unix.F_SEAL_WRITE != 0
+}
