@@ -79,6 +79,10 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 	if err != nil {
 		return res, err
 	}
+	if err := all[0].plan.file.LintError(); err != nil {
+		return res, err
+	}
+	res.Unused = all[0].plan.unused()
 	if err := b.result(ctx, req, res); err != nil {
 		return res, err
 	}
@@ -234,7 +238,7 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 		if err != nil {
 			return err
 		}
-		built.ID, built.Digest = img.ID, img.Digest
+		built.ID, built.Digest, built.manifest = img.ID, img.Digest, img.Manifest
 		res.ID, res.Digest, res.Names = img.ID, img.Digest, img.Names
 	}
 	if len(res.Images) > 1 {
@@ -292,4 +296,3 @@ func squashHistory(cfg *v1.ConfigFile, base int, at time.Time) {
 	}
 	cfg.History = append(cfg.History, v1.History{Created: v1.Time{Time: at}, Comment: "merge of the build's layers"})
 }
-

@@ -3,7 +3,6 @@ package build
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,7 +34,7 @@ type cacheManifest struct {
 // A cacheImport is an exported cache that a build reads.
 type cacheImport struct {
 	records map[string]*Record
-	blob    func(ctx context.Context, h v1.Hash) (io.ReadCloser, error)
+	blob    func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error)
 }
 
 // parseCache reads type=local,src=DIR | type=registry,ref=REF | REF.
@@ -110,8 +109,8 @@ func openLocalCache(dir string) (*cacheImport, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.blob = func(_ context.Context, h v1.Hash) (io.ReadCloser, error) {
-		return root.Open(filepath.Join("blobs", h.Algorithm, h.Hex))
+	in.blob = func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+		return root.Open(filepath.Join("blobs", d.Digest.Algorithm, d.Digest.Hex))
 	}
 	return in, nil
 }
@@ -157,7 +156,7 @@ func (r *stageRun) imported(ctx context.Context, key string) (*Record, bool) {
 
 // fetchLayer unpacks the archive of a foreign record, verified.
 func (r *stageRun) fetchLayer(ctx context.Context, in *cacheImport, rec, mine *Record) error {
-	blob, err := in.blob(ctx, rec.Blob.Digest)
+	blob, err := in.blob(ctx, rec.Blob)
 	if err != nil {
 		return err
 	}
@@ -231,5 +230,3 @@ func copyBlob(from, to string) error {
 		return err
 	})
 }
-
-var errNoRegistryCache = errors.New("a registry cache needs the image package's push")

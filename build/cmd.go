@@ -105,6 +105,9 @@ func explain(err error, out *ui.Output) error {
 }
 
 func (c *Cmd) warn(res *Result, out *ui.Output) {
+	if len(res.Unused) > 0 {
+		out.Warn("no ARG uses the build arguments [%s]", strings.Join(res.Unused, " "))
+	}
 	for _, w := range res.Warnings {
 		out.Warn("%s: %s (line %d)", w.Rule, w.Text, w.Line)
 	}

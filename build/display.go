@@ -294,4 +294,3 @@ func liveLine(name, word string, width int) string {
 	name = ui.Ellipsis(name, max(room, 10))
 	return fmt.Sprintf(" => %s %s", name+strings.Repeat(" ", max(0, room-len([]rune(name)))), word)
 }
-

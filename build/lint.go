@@ -2,6 +2,7 @@ package build
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -162,3 +163,16 @@ func (d *Dockerfile) lintSecret(instruction, key string, location []parser.Range
 }
 
 func nearInstruction(word string) string { return cli.Nearest(strings.ToUpper(word), keywords()) }
+
+// lintIgnored finds sources that .dockerignore leaves out.
+func (r *stageRun) lintIgnored(verb string, fromContext bool, paths []string, c instructions.Command) {
+	if !fromContext || r.job.ctx == nil {
+		return
+	}
+	for _, p := range paths {
+		clean := strings.TrimPrefix(path.Join("/", p), "/")
+		if !isURL(p) && !isGit(p) && !hasWildcards(p) && r.job.ctx.ignore.excludes(clean) {
+			r.job.plan.file.warn(&linter.RuleCopyIgnoredFile, c.Location(), linter.RuleCopyIgnoredFile.Format(verb, p))
+		}
+	}
+}

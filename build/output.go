@@ -17,9 +17,9 @@ func (b *Builder) write(ctx context.Context, o output, req *Request, res *Result
 		if !o.push {
 			return nil
 		}
-		return b.push(ctx, req, res, out)
+		return b.push(ctx, req, out)
 	case "registry":
-		return b.push(ctx, req, res, out)
+		return b.push(ctx, req, out)
 	case "docker", "oci":
 		if o.kind == "docker" && o.dest == "" {
 			return nil // the store has it

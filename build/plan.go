@@ -265,4 +265,3 @@ func (p *plan) unused() []string {
 
 // epochArg is the argument that fixes all times; see reproducible-builds.org.
 const epochArg = "SOURCE_DATE_EPOCH"
-

@@ -1,24 +1,167 @@
 package build
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
 func procPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d/.", f.Fd()) }
 
-var errNotYet = errors.New("not in this build of kist")
+// push uploads the result under each of its names.
+func (b *Builder) push(ctx context.Context, req *Request, out *ui.Output) error {
+	if len(req.Tags) == 0 {
+		return ui.Hint(errors.New("push: the result has no name"), "kist build -t REGISTRY/NAME --push …")
+	}
+	p := out.Progress()
+	defer p.Close()
+	for _, t := range req.Tags {
+		if _, err := b.store.Push(ctx, t, image.PushOptions{Progress: p}); err != nil {
+			return fmt.Errorf("push %s: %w", t, err)
+		}
+	}
+	return nil
+}
 
-func (b *Builder) push(ctx context.Context, req *Request, res *Result, out *ui.Output) error { return errNotYet }
-func (b *Builder) archive(ctx context.Context, w io.Writer, kind string, req *Request, res *Result) error { return errNotYet }
-func (b *Builder) index(ctx context.Context, req *Request, res *Result) error { return errNotYet }
-func (b *Builder) openRegistryCache(ctx context.Context, ref string) (*cacheImport, error) { return nil, errNotYet }
-func (b *Builder) pushCache(ctx context.Context, ref string, m cacheManifest) error { return errNotYet }
+// archive writes the result as a docker or OCI archive.
+func (b *Builder) archive(ctx context.Context, w io.Writer, kind string, req *Request, res *Result) error {
+	format := image.DockerArchive
+	if kind == "oci" {
+		format = image.OCIArchive
+	}
+	names := req.Tags
+	if len(names) == 0 {
+		for _, built := range res.Images {
+			names = append(names, built.ID)
+		}
+	}
+	return b.store.Save(ctx, w, names, format)
+}
 
-// lintWords runs the checks that need the values of variables.
-func (j *job) lintWords() {}
+// index names the images of several platforms as one.
+func (b *Builder) index(ctx context.Context, req *Request, res *Result) error {
+	if len(req.Tags) == 0 {
+		return nil // each image is in the store, without a name
+	}
+	var all []v1.Descriptor
+	for i := range res.Images {
+		m := res.Images[i].manifest
+		m.Platform = &res.Images[i].Platform
+		all = append(all, m)
+	}
+	d, err := b.store.AddIndex(ctx, all, req.Tags)
+	res.ID, res.Digest, res.Names = d.Digest.String(), d.Digest.String(), slices.Clone(req.Tags)
+	return err
+}
+
+// cacheMediaType is the type of the configuration of a cache in a registry.
+const cacheMediaType = "application/vnd.kist.buildcache.v1+json"
+
+func openRepository(ref string) (*registry.Repository, image.Reference, error) {
+	r, err := image.ParseReference(ref)
+	if err != nil {
+		return nil, r, err
+	}
+	r = r.Tagged()
+	flags := image.RegistryFlags{TLSVerify: true}
+	repo, err := registry.Open(flags.Config(), r.Host, r.Path)
+	return repo, r, err
+}
+
+// pushCache uploads the archives of the steps and a manifest that lists them.
+func (b *Builder) pushCache(ctx context.Context, ref string, m cacheManifest) error {
+	repo, r, err := openRepository(ref)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(data)
+	config := v1.Descriptor{MediaType: cacheMediaType, Size: int64(len(data)), Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}}
+	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: config, Layers: []v1.Descriptor{}}
+	if _, err := repo.PutBlob(ctx, config, bytes.NewReader(data), registry.PutOptions{}); err != nil {
+		return err
+	}
+	seen := map[v1.Hash]bool{}
+	for _, rec := range m.Records {
+		if rec.ChainID == "" || seen[rec.Blob.Digest] {
+			continue
+		}
+		seen[rec.Blob.Digest] = true
+		if err := b.putBlob(ctx, repo, rec.Blob); err != nil {
+			return err
+		}
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: rec.Blob.MediaType, Size: rec.Blob.Size, Digest: rec.Blob.Digest})
+	}
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		return err
+	}
+	return repo.PutManifest(ctx, r.Tag, raw, types.OCIManifestSchema1)
+}
+
+func (b *Builder) putBlob(ctx context.Context, repo *registry.Repository, d v1.Descriptor) error {
+	if has, err := repo.HasBlob(ctx, d); err != nil || has {
+		return err
+	}
+	f, err := os.Open(b.blobPath(d.Digest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = repo.PutBlob(ctx, d, f, registry.PutOptions{})
+	return err
+}
+
+// openRegistryCache reads the list of steps that pushCache wrote.
+func (b *Builder) openRegistryCache(ctx context.Context, ref string) (*cacheImport, error) {
+	repo, r, err := openRepository(ref)
+	if err != nil {
+		return nil, err
+	}
+	raw, _, err := repo.Manifest(ctx, r.Tag)
+	if err != nil {
+		return nil, err
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil || m.Config.MediaType != cacheMediaType {
+		return nil, errors.Join(err, errors.New("not a cache of kist"))
+	}
+	config, _, err := repo.Blob(ctx, m.Config, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer config.Close()
+	data, err := io.ReadAll(io.LimitReader(config, min(m.Config.Size, maxCacheManifest)))
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != m.Config.Digest.Hex {
+		return nil, fmt.Errorf("%s: its list of steps does not match its digest", ref)
+	}
+	in, err := readCache(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	in.blob = func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+		body, _, err := repo.Blob(ctx, d, 0)
+		return body, err
+	}
+	return in, nil
+}

@@ -61,6 +61,8 @@ type Result struct {
 	Images []Built
 	// Warnings are the linter's.
 	Warnings []Warning
+	// Unused are the build arguments that no ARG names.
+	Unused []string
 }
 
 // Built is the image of one platform.
@@ -68,6 +70,7 @@ type Built struct {
 	Platform v1.Platform
 	ID       string
 	Digest   string
+	manifest v1.Descriptor
 	layers   []layer
 	config   []byte
 }

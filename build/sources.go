@@ -94,7 +94,9 @@ func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState,
 // startInterval reads the one field that v1.HealthConfig does not have.
 func startInterval(raw []byte) time.Duration {
 	var cfg struct {
-		Config struct{ Healthcheck struct{ StartInterval time.Duration } } `json:"config"`
+		Config struct {
+			Healthcheck struct{ StartInterval time.Duration }
+		} `json:"config"`
 	}
 	json.Unmarshal(raw, &cfg) // the image store has parsed it before
 	return cfg.Config.Healthcheck.StartInterval
