@@ -80,13 +80,10 @@ func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
 		m.fail(conn, err)
 		return 1
 	}
-	sent := conn.Send(started{Init: m.init})
+	// An engine that was killed meanwhile is not told; its container runs, and ps
+	// shows it.
+	conn.Send(started{Init: m.init})
 	conn.Close()
-	if sent != nil {
-		// The engine was killed: a container nobody was told of still runs, and ps
-		// shows it. Nothing to do.
-		_ = sent
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	m.serve(ctx)
@@ -126,7 +123,10 @@ func (m *monitor) prepare(files []*os.File) (*runtime.Process, error) {
 	if err := m.note(); err != nil {
 		return nil, err
 	}
-	if err := m.mountRoot(); err != nil {
+	if len(files) == 0 {
+		return nil, errors.New("the engine sent no root file system")
+	}
+	if err := m.mountRoot(files[0]); err != nil {
 		return nil, err
 	}
 	log, err := openLog(m.Log)
@@ -137,8 +137,8 @@ func (m *monitor) prepare(files []*os.File) (*runtime.Process, error) {
 	if m.sock, err = listen(m); err != nil {
 		return nil, err
 	}
-	if len(files) > 0 {
-		if err := m.sock.adopt(files[0]); err != nil {
+	if len(files) > 1 {
+		if err := m.sock.adopt(files[1]); err != nil {
 			return nil, err
 		}
 	}

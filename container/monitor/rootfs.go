@@ -12,32 +12,23 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 )
 
-// mountRoot gives this thread a mount namespace and mounts the container's root
-// file system in it. The host never sees the mount, and it is gone with the last
-// process that does, however that ends.
-func (m *monitor) mountRoot() error {
+// mountRoot gives this thread a mount namespace and attaches the container's root
+// file system in it, which the engine made and nobody else sees. The host never
+// has the mount, and it is gone with the last process that does, however that ends.
+func (m *monitor) mountRoot(root *os.File) error {
+	defer root.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return os.NewSyscallError("unshare mount namespace", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return os.NewSyscallError("make mounts private", err)
 	}
-	return Mount(m.RootFS, filepath.Join(m.Bundle, "rootfs"))
-}
-
-// Mount mounts a root file system on target, an existing directory.
-func Mount(fs RootFS, target string) error {
-	mount, err := Open(fs)
-	if err != nil {
-		return err
-	}
-	defer mount.Close()
-	at, err := os.OpenFile(target, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	at, err := openDir(filepath.Join(m.Bundle, "rootfs"))
 	if err != nil {
 		return err
 	}
 	defer at.Close()
-	return sys.Attach(mount, at)
+	return sys.Attach(root, at)
 }
 
 // Open makes a root file system as a detached mount, which nobody but the

@@ -54,12 +54,13 @@ func Spawn() (*Starter, error) {
 	return &Starter{ours, cmd.Process}, nil
 }
 
-// Start hands the spec over and waits until the program runs. client, when it
-// is not nil, is one end of a connection of AttachPair: it sees every byte from
-// the first on. A *runtime.StartError says why a program did not start.
-func (s *Starter) Start(spec Spec, client *os.File) (sys.Process, error) {
+// Start hands the spec and the root file system, a detached mount, over and
+// waits until the program runs. client, when it is not nil, is one end of a
+// connection of AttachPair: it sees every byte from the first on. A
+// *runtime.StartError says why a program did not start.
+func (s *Starter) Start(spec Spec, root, client *os.File) (sys.Process, error) {
 	defer s.conn.Close()
-	var files []*os.File
+	files := []*os.File{root}
 	if client != nil {
 		files = append(files, client)
 	}

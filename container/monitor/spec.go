@@ -23,7 +23,6 @@ type Spec struct {
 	RunDir string `json:"runDir"`
 	// DataDir is <root>/container/<id>: exit.json, the log.
 	DataDir string `json:"dataDir"`
-	RootFS  RootFS `json:"rootfs"`
 	// Runtime is the path of another OCI runtime, or "" for kist's own.
 	Runtime      string   `json:"runtime,omitempty"`
 	RuntimeFlags []string `json:"runtimeFlags,omitempty"`
@@ -51,18 +50,18 @@ type Spec struct {
 	PidFile string `json:"pidFile,omitempty"`
 }
 
-// RootFS says what to mount on the bundle's rootfs.
+// RootFS says what a container sees as its root file system; see Open.
 type RootFS struct {
 	// Lowers are the image's layers, top first, for overlay. Empty with Dir.
-	Lowers []string `json:"lowers,omitempty"`
+	Lowers []string
 	// Upper and Work are the writable layer.
-	Upper string `json:"upper,omitempty"`
-	Work  string `json:"work,omitempty"`
+	Upper string
+	Work  string
 	// Dir is a plain directory used as it is (--rootfs DIR). For --rootfs DIR:O
 	// the directory is the only one of Lowers.
-	Dir string `json:"dir,omitempty"`
+	Dir string
 	// UserXattr mounts overlay with userxattr, as in a user namespace.
-	UserXattr bool `json:"userXattr,omitempty"`
+	UserXattr bool
 }
 
 // LogConfig is docker's --log-driver and --log-opt.
