@@ -15,12 +15,15 @@ import (
 
 	"github.com/kist-containers/kist/build"
 	"github.com/kist-containers/kist/container"
+	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/container/runtime/runc"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 	"github.com/kist-containers/kist/network"
 	"github.com/kist-containers/kist/volume"
@@ -40,8 +43,10 @@ const usageCode = 125
 type globals struct {
 	Root    string `help:"Directory of images, containers, volumes and networks." placeholder:"DIR" env:"KIST_ROOT"`
 	Runroot string `help:"Directory of what is gone after a reboot." placeholder:"DIR" env:"KIST_RUNROOT"`
-	Debug   bool   `short:"D" help:"Show the inner paths and causes of errors."`
-	Version bool   `short:"v" help:"Print the version and exit."`
+	// CgroupParent is the cgroup above all containers' cgroups.
+	CgroupParent string `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
+	Debug        bool   `short:"D" help:"Show the inner paths and causes of errors."`
+	Version      bool   `short:"v" help:"Print the version and exit."`
 }
 
 // run is one invocation of the command line; it returns the exit status.
@@ -60,21 +65,96 @@ func run(args []string, out *ui.Output) (status int) {
 		out.Notef("%s", ui.ErrorText(err))
 		return usageCode
 	}
+	caller := rootless.Whoami()
+	roots := g.roots(caller)
+	if caller.Rootless() && !caller.Inside && needsNamespace(kctx) {
+		return enter(roots, caller, out)
+	}
 	ctx, stop := cancellable(kctx)
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(out)
-	roots := g.roots()
-	var builder *build.Builder
-	images := image.Open(roots, image.Options{Uses: func() ([]image.Use, error) { return builder.Uses() }})
-	builder = build.Open(roots, images, build.Options{})
-	kctx.Bind(images)
-	kctx.Bind(builder)
-	err = kctx.Run()
+	err = newApp(roots, caller.Rootless(), g.CgroupParent, out).bind(kctx).Run()
 	if _, silent := err.(ui.Exit); err != nil && !silent {
 		out.Notef("%s", ui.ErrorText(err))
 	}
 	return ui.ExitCode(err, 1)
+}
+
+// app is the domains, each knowing of the others only what it is handed here.
+type app struct {
+	engine   *container.Engine
+	images   *image.Store
+	networks *network.Manager
+	volumes  *volume.Store
+	builder  *build.Builder
+}
+
+func newApp(roots state.Roots, rootless bool, cgroupParent string, out *ui.Output) *app {
+	a := &app{}
+	a.images = image.Open(roots, image.Options{Rootless: rootless, Uses: a.imageUses})
+	a.networks = network.Open(roots, network.Options{Rootless: rootless, Warn: out.Warn})
+	a.volumes = volume.Open(roots, volume.Options{Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() }})
+	a.engine = container.New(container.Options{
+		Roots: roots, Images: a.images, Networks: a.networks, Volumes: a.volumes,
+		CgroupParent: cgroupParent, Rootless: rootless, Warn: out.Warn,
+	})
+	a.builder = build.Open(roots, a.images, build.Options{Rootless: rootless, CgroupParent: cgroupParent})
+	return a
+}
+
+// imageUses are the holders of images: containers and the build cache.
+func (a *app) imageUses() ([]image.Use, error) {
+	containers, err := a.engine.ImageUses()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := a.builder.Uses()
+	return append(containers, cache...), err
+}
+
+func (a *app) bind(kctx *kong.Context) *kong.Context {
+	kctx.Bind(a.engine)
+	kctx.Bind(a.images)
+	kctx.Bind(a.networks)
+	kctx.Bind(a.volumes)
+	kctx.Bind(a.builder)
+	return kctx
+}
+
+// needsNamespace reports whether a command works on the roots at all.
+func needsNamespace(kctx *kong.Context) bool {
+	if n := kctx.Selected(); n != nil && n.Target.CanAddr() {
+		_, own := n.Target.Addr().Interface().(*cli.VersionCmd)
+		return !own
+	}
+	return true
+}
+
+// enter runs this command line again as root of the user's namespace.
+func enter(roots state.Roots, caller rootless.Caller, out *ui.Output) int {
+	status, err := rootless.Run(context.Background(), roots, caller.UID, func() []sys.Process {
+		return container.New(container.Options{Roots: roots}).Monitors()
+	})
+	if err != nil {
+		out.Notef("%s", ui.ErrorText(err))
+		return usageCode
+	}
+	return status
+}
+
+// monitorMain plays a container's monitor, with what it calls of the domains.
+func monitorMain() int {
+	return monitor.Main(func(s *monitor.Spec) monitor.Hooks {
+		a := newApp(s.Roots, s.Rootless, "", &ui.Output{})
+		return monitor.Hooks{
+			Cleanup: a.engine.AfterExit,
+			Event:   a.engine.MonitorEvent,
+			Serve: func(ctx context.Context, s *monitor.Spec) error {
+				return a.networks.Serve(ctx, s.ID)
+			},
+		}
+	})
 }
 
 // cancellable returns a context that Ctrl-C ends, so that a command stops
@@ -101,12 +181,17 @@ func commands() []ui.Command {
 
 // roles are the other processes that this binary plays.
 func roles() []reexec.Role {
-	return append(image.Roles(), runtime.Roles()...)
+	return append([]reexec.Role{
+		{Name: monitor.Role, Main: monitorMain},
+		{Name: rootless.Role, Main: rootless.Main},
+		{Name: container.HelloRole, Main: container.HelloMain},
+		{Name: container.InitRole, Main: container.InitMain},
+	}, append(image.Roles(), runtime.Roles()...)...)
 }
 
 // roots are the two trees that this invocation works on.
-func (g *globals) roots() state.Roots {
-	r := state.DefaultRoots(os.Geteuid(), os.Getenv)
+func (g *globals) roots(c rootless.Caller) state.Roots {
+	r := state.DefaultRoots(c.UID, os.Getenv)
 	if g.Root != "" {
 		r.Data = g.Root
 	}

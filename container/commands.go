@@ -1,6 +1,86 @@
 package container
 
-import "github.com/kist-containers/kist/internal/ui"
+import (
+	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/volume"
+)
 
-// Commands returns the commands of this package.
-func Commands() []ui.Command { return nil }
+const (
+	groupContainer = "Containers"
+	groupSystem    = "System"
+)
+
+// Commands returns the commands of containers.
+func Commands() []ui.Command {
+	c := func(name, help string, n func() any, aliases ...string) ui.Command {
+		return ui.Command{Name: name, Aliases: aliases, Help: help, Group: groupContainer, New: n}
+	}
+	return []ui.Command{
+		c("run", "Create and run a new container from an image", func() any { return new(RunCmd) }),
+		c("create", "Create a new container", func() any { return new(CreateCmd) }),
+		c("start", "Start one or more stopped containers", func() any { return new(StartCmd) }),
+		c("stop", "Stop one or more running containers", func() any { return new(StopCmd) }),
+		c("restart", "Restart one or more containers", func() any { return new(RestartCmd) }),
+		c("kill", "Send a signal to one or more running containers", func() any { return new(KillCmd) }),
+		c("rm", "Remove one or more containers", func() any { return new(RmCmd) }),
+		c("ps", "List containers", func() any { return new(PsCmd) }),
+		c("inspect", "Show all that is known of containers and images", func() any { return new(InspectCmd) }),
+		c("logs", "Show the output of a container", func() any { return new(LogsCmd) }),
+		c("exec", "Run a program in a running container", func() any { return new(ExecCmd) }),
+		c("attach", "Connect to the streams of a running container", func() any { return new(AttachCmd) }),
+		c("wait", "Wait for containers to stop, then print their exit codes", func() any { return new(WaitCmd) }),
+		c("container", "Manage containers", func() any { return new(Cmds) }),
+	}
+}
+
+// Cmds is `kist container`.
+type Cmds struct {
+	Run     RunCmd     `cmd:"" help:"Create and run a new container from an image."`
+	Create  CreateCmd  `cmd:"" help:"Create a new container."`
+	Start   StartCmd   `cmd:"" help:"Start stopped containers."`
+	Stop    StopCmd    `cmd:"" help:"Stop running containers."`
+	Restart RestartCmd `cmd:"" help:"Restart containers."`
+	Kill    KillCmd    `cmd:"" help:"Send a signal to running containers."`
+	Rm      RmCmd      `cmd:"" aliases:"remove" help:"Remove containers."`
+	Ls      PsCmd      `cmd:"" aliases:"ps,list" help:"List containers."`
+	Inspect InspectCmd `cmd:"" help:"Show all that is known of containers."`
+	Logs    LogsCmd    `cmd:"" help:"Show the output of a container."`
+	Exec    ExecCmd    `cmd:"" help:"Run a program in a running container."`
+	Attach  AttachCmd  `cmd:"" help:"Connect to the streams of a running container."`
+	Wait    WaitCmd    `cmd:"" help:"Wait for containers to stop."`
+}
+
+// ImageUses tells the image store who needs what.
+func (e *Engine) ImageUses() ([]image.Use, error) {
+	list, err := e.all()
+	if err != nil {
+		return nil, err
+	}
+	var uses []image.Use
+	for _, c := range list {
+		if c.ImageID != "" {
+			uses = append(uses, image.Use{Holder: c.holderText(), ImageID: c.ImageID, Running: e.Status(c.ID).Busy()})
+		}
+	}
+	return uses, nil
+}
+
+// VolumeUses tells the volume store who needs what.
+func (e *Engine) VolumeUses() ([]volume.Use, error) {
+	list, err := e.all()
+	if err != nil {
+		return nil, err
+	}
+	var uses []volume.Use
+	for _, c := range list {
+		for _, m := range c.Mounts {
+			if m.Type == volume.TypeVolume {
+				uses = append(uses, volume.Use{Holder: c.holderText(), Volume: m.Source})
+			}
+		}
+	}
+	return uses, nil
+}
+
+func (c *Config) holderText() string { return "container " + c.Name + " (" + shortID(c.ID) + ")" }

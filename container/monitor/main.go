@@ -45,13 +45,14 @@ type monitor struct {
 	began    time.Time
 	restarts int
 	inRow    int
+	waiting  bool
 	// stopped says that a user stopped the container: it is not to come back.
 	stopped atomic.Bool
 	wake    chan struct{}
 }
 
-// Main plays Role.
-func Main(h Hooks) int {
+// Main plays Role. hooks are made once it is known whose monitor this is.
+func Main(hooks func(*Spec) Hooks) int {
 	// The mount namespace is this thread's, and every child is forked from it.
 	goruntime.LockOSThread()
 	// A monitor mostly waits: keep what it holds small rather than fast.
@@ -65,7 +66,8 @@ func Main(h Hooks) int {
 	if err != nil {
 		return 1 // the engine gave up
 	}
-	m := &monitor{Spec: o.Spec, hooks: h, wake: make(chan struct{}, 1)}
+	m := &monitor{Spec: o.Spec, wake: make(chan struct{}, 1)}
+	m.hooks = hooks(&m.Spec)
 	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd}
 	return m.main(conn, files)
 }
@@ -153,7 +155,7 @@ func (m *monitor) note() error {
 	}
 	return state.WriteJSON(filepath.Join(m.RunDir, "state.json"), State{
 		Version: 1, Monitor: self.Pid, MonStart: self.Start,
-		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts,
+		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts, Restarting: m.waiting,
 	})
 }
 

@@ -43,8 +43,9 @@ func (m *monitor) delay(e Exit) bool {
 	if e.FinishedAt.Sub(m.began) >= goodRun {
 		m.inRow = 0
 	}
-	m.init.Pid = 0
+	m.init.Pid, m.waiting = 0, true
 	m.note()
+	defer func() { m.waiting = false }()
 	select {
 	case <-time.After(restartDelay(m.inRow)):
 	case <-m.wake:

@@ -104,6 +104,8 @@ type State struct {
 	MonStart  uint64    `json:"monitorStartTicks"`
 	StartedAt time.Time `json:"startedAt"`
 	Restarts  int       `json:"restarts,omitempty"`
+	// Restarting says that the policy waits to start it again.
+	Restarting bool `json:"restarting,omitempty"`
 }
 
 // Exit is <root>/container/<id>/exit.json: how the last run ended.

@@ -1,0 +1,191 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// source says what a container's root file system comes from.
+type source struct {
+	// Image is a reference, or a directory with Rootfs.
+	Image      string
+	Rootfs     bool
+	Entrypoint *string
+	Argv       []string
+	Policy     string
+	Pull       image.PullOptions
+}
+
+// A created container whose lock is held until Release, so that nobody takes the
+// half-made thing for litter.
+type created struct {
+	*Config
+	lock *state.Lock
+}
+
+// Release lets other commands at the container.
+func (c *created) Release() { c.lock.Unlock() }
+
+// Create records a container. On error nothing is left.
+func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created, err error) {
+	pin, err := e.Images.Pin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer pin.Unlock()
+	if err := e.fill(ctx, c, src); err != nil {
+		return nil, err
+	}
+	c.ID, c.Created = newID(), time.Now().UTC()
+	lock, err := e.lock(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.removeFiles(c))
+			lock.Unlock()
+		}
+	}()
+	if err := e.nameIt(ctx, c); err != nil {
+		return nil, err
+	}
+	if c.Hostname == "" && c.Network.Mode != "host" {
+		c.Hostname = shortID(c.ID)
+	}
+	if err := e.makeDirs(c); err != nil {
+		return nil, err
+	}
+	if err := e.makeVolumes(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := e.write(c); err != nil {
+		return nil, err
+	}
+	e.event(c, "create", nil)
+	return &created{c, lock}, nil
+}
+
+// fill completes the configuration by the image or the directory.
+func (e *Engine) fill(ctx context.Context, c *Config, src source) error {
+	c.Image = src.Image
+	if src.Rootfs {
+		return e.fillRootfs(c, src)
+	}
+	img, err := e.Images.Ensure(ctx, src.Image, src.Policy, src.Pull)
+	if err != nil {
+		return err
+	}
+	c.ImageID, c.Lowers = img.ID, img.LowerDirs()
+	return c.fromImage(&img.Config.Config, src.Entrypoint, src.Argv)
+}
+
+// fillRootfs uses a directory of the host: DIR as it is, DIR:O below a
+// throwaway overlay.
+func (e *Engine) fillRootfs(c *Config, src source) error {
+	dir, overlay := strings.CutSuffix(src.Image, ":O")
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("--rootfs %s: %w", dir, errors.Unwrap(err))
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("--rootfs %s: not a directory", dir)
+	}
+	c.Rootfs, c.RootfsOverlay = dir, overlay
+	if overlay {
+		c.Lowers = []string{dir}
+	}
+	return c.fromImage(&v1.Config{}, src.Entrypoint, src.Argv)
+}
+
+// nameIt claims the wanted name, or one made up.
+func (e *Engine) nameIt(ctx context.Context, c *Config) error {
+	if c.Name != "" {
+		if err := e.claim(ctx, c.Name, c.ID); err != nil {
+			name := c.Name
+			c.Name = ""
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	}
+	for try := range 6 {
+		name := randomName(try)
+		err := e.claim(ctx, name, c.ID)
+		if err == nil {
+			c.Name = name
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+	c.Name = shortID(c.ID)
+	return e.claim(ctx, c.Name, c.ID)
+}
+
+// makeDirs makes the container's directory. The writable layer is entered by the
+// container's users, so the way to it must be open to them: the directory's mode
+// bars others than root from everything beside it.
+func (e *Engine) makeDirs(c *Config) error {
+	if err := os.MkdirAll(e.dataDir(), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(e.dataDir(c.ID), 0o711); err != nil {
+		return err
+	}
+	dirs := []string{filepath.Join(bundleDir, "rootfs")}
+	if len(c.Lowers) > 0 {
+		dirs = append(dirs, upperDir, workDir)
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(e.dataDir(c.ID, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if len(c.Lowers) == 0 {
+		return nil
+	}
+	return e.likeRoot(c)
+}
+
+// likeRoot gives the writable layer's top the mode and owner of the image's: the
+// merged "/" shows those of the upper directory.
+func (e *Engine) likeRoot(c *Config) error {
+	upper := e.dataDir(c.ID, upperDir)
+	info, err := os.Stat(c.Lowers[0])
+	if err != nil {
+		return ui.Hint(fmt.Errorf("layer of %s: %w", c.Image, err), "kist pull %s", c.Image)
+	}
+	if uid, gid := owner(info); uid != 0 || gid != 0 {
+		if err := os.Chown(upper, uid, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(upper, info.Mode().Perm()|info.Mode()&os.ModeSticky)
+}
+
+// removeFiles removes what Create made: first the name of the thing, then it.
+func (e *Engine) removeFiles(c *Config) error {
+	err := state.Remove(e.dataDir(c.ID))
+	if c.Name != "" {
+		e.unclaim(c.Name, c.ID)
+	}
+	os.RemoveAll(e.runDir(c.ID))
+	os.Remove(e.Roots.Lock("container-" + c.ID))
+	return err
+}

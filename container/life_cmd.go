@@ -1,0 +1,568 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/sys"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// each does f to every named container, prints the name of each that it worked
+// for and tells of each that it did not.
+func each(e *Engine, out *ui.Output, verb string, names []string, f func(c *Config) error) error {
+	var errs []error
+	for _, name := range names {
+		c, err := e.Lookup(name)
+		if err == nil {
+			err = f(c)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", verb, name, err))
+			continue
+		}
+		out.Print(name)
+	}
+	return together(out, errs)
+}
+
+// together tells of all errors but the last, which the caller returns.
+func together(out *ui.Output, errs []error) error {
+	for i, err := range errs {
+		if i == len(errs)-1 {
+			return err
+		}
+		out.Notef("%s", ui.ErrorText(err))
+	}
+	return nil
+}
+
+// StartCmd is `kist start`.
+type StartCmd struct {
+	Attach      bool     `short:"a" help:"Attach to its output, and pass signals on."`
+	Interactive bool     `short:"i" help:"Attach to its standard input."`
+	DetachKeys  string   `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
+	SigProxy    bool     `negatable:"" default:"true" help:"With -a, pass signals on."`
+	Containers  []string `arg:"" name:"container" help:"Containers to start."`
+}
+
+// HandlesSignals says that signals are for the container.
+func (c *StartCmd) HandlesSignals() {}
+
+// Validate refuses flags that contradict each other.
+func (c *StartCmd) Validate() error {
+	if (c.Attach || c.Interactive) && len(c.Containers) > 1 {
+		return errors.New("start -a and -i take one container")
+	}
+	return nil
+}
+
+// Run starts containers.
+func (c *StartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	if c.Attach || c.Interactive {
+		return c.attached(ctx, e, out)
+	}
+	return each(e, out, "start", c.Containers, func(ct *Config) error {
+		lock, err := e.lock(ctx, ct.ID)
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock()
+		if e.Status(ct.ID).Live() {
+			return nil // docker: starting what runs is no error
+		}
+		return ui.WithCode(1, e.Start(ctx, ct, nil, nil))
+	})
+}
+
+func (c *StartCmd) attached(ctx context.Context, e *Engine, out *ui.Output) error {
+	name := c.Containers[0]
+	ct, err := e.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	keys, err := detachKeys(c.DetachKeys)
+	if err != nil {
+		return err
+	}
+	lock, err := e.lock(ctx, ct.ID)
+	if err != nil {
+		return err
+	}
+	if e.Status(ct.ID).Live() {
+		lock.Unlock()
+		return (&AttachCmd{DetachKeys: c.DetachKeys, SigProxy: c.SigProxy, NoStdin: !c.Interactive, Container: name}).Run(ctx, e, out)
+	}
+	run := &RunCmd{SigProxy: c.SigProxy}
+	ct.StdinOnce = ct.OpenStdin && c.Interactive
+	view := *ct
+	view.OpenStdin = ct.OpenStdin && c.Interactive
+	s, err := run.foreground(ctx, e, &created{ct, lock}, nil, out, keys)
+	if err != nil {
+		lock.Unlock()
+		return ui.WithCode(1, fmt.Errorf("start %s: %w", name, err))
+	}
+	if !view.OpenStdin {
+		s.client.Stdin = nil
+	}
+	return s.wait(ctx, e)
+}
+
+// AttachCmd is `kist attach`.
+type AttachCmd struct {
+	DetachKeys string `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
+	NoStdin    bool   `help:"Do not attach to standard input."`
+	SigProxy   bool   `negatable:"" default:"true" help:"Pass signals on."`
+	Container  string `arg:"" help:"Container."`
+}
+
+// HandlesSignals says that signals are for the container.
+func (c *AttachCmd) HandlesSignals() {}
+
+// Run connects this command's streams to a running container's.
+func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	ct, err := e.running("attach", c.Container)
+	if err != nil {
+		return err
+	}
+	keys, err := detachKeys(c.DetachKeys)
+	if err != nil {
+		return err
+	}
+	client, err := monitor.Dial(e.runDir(ct.ID))
+	if err != nil {
+		return fmt.Errorf("attach %s: %w", c.Container, err)
+	}
+	streams(client, ct, nil, out)
+	client.DetachKeys = keys
+	if c.NoStdin {
+		client.Stdin = nil
+	}
+	s := &session{client, ct, c.SigProxy && !ct.Tty}
+	if s.sigProxy {
+		defer s.proxy(e)()
+	}
+	code, err := client.Run(ctx, false)
+	switch {
+	case errors.Is(err, unix.EPIPE):
+		return ui.Exit(128 + int(unix.SIGPIPE))
+	case err != nil:
+		return err
+	case code != 0:
+		return ui.Exit(code)
+	}
+	return nil
+}
+
+// running looks up a container that must run.
+func (e *Engine) running(verb, name string) (*Config, error) {
+	c, err := e.Lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", verb, name, err)
+	}
+	if st := e.Status(c.ID); !st.Live() {
+		return nil, fmt.Errorf("%s %s: %w", verb, name, ui.Hint(ErrNotRunning, "kist start %s", name))
+	}
+	return c, nil
+}
+
+// process is the container's first process as it was recorded.
+func (e *Engine) process(id string) sys.Process {
+	f := e.facts(id)
+	if f.State == nil {
+		return sys.Process{}
+	}
+	return sys.Process{Pid: f.State.Pid, Start: f.State.PidStart}
+}
+
+// signal sends sig to the container's first process.
+func (e *Engine) signal(id string, sig unix.Signal) error {
+	return e.process(id).Signal(sig)
+}
+
+// noRestart tells the monitor that a user wants the container down. A monitor
+// that is gone restarts nothing.
+func (e *Engine) noRestart(id string) {
+	if client, err := monitor.Dial(e.runDir(id)); err == nil {
+		client.Stop()
+		client.Close()
+	}
+}
+
+// Stop ends a container: its stop signal, then SIGKILL after timeout; a negative
+// timeout waits for ever. No lock is held meanwhile.
+func (e *Engine) Stop(ctx context.Context, c *Config, timeout time.Duration) error {
+	st := e.Status(c.ID)
+	if !st.Busy() {
+		return nil
+	}
+	e.noRestart(c.ID)
+	sig := unix.SIGTERM
+	if s, err := parseSignal(c.StopSignal); err == nil {
+		sig = s
+	}
+	if st.Word == StatusPaused {
+		e.unpause(c)
+	}
+	p := e.process(c.ID)
+	err := p.Signal(sig)
+	if err == nil {
+		e.event(c, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
+		if !waitGone(ctx, p, timeout) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			err = p.Signal(unix.SIGKILL)
+			e.event(c, "kill", map[string]string{"signal": "9"})
+		}
+	}
+	if err != nil && !errors.Is(err, sys.ErrGone) {
+		return err
+	}
+	if err := e.settled(ctx, c.ID); err != nil {
+		return err
+	}
+	e.event(c, "stop", nil)
+	return nil
+}
+
+// waitGone waits for the end of p, at most for timeout unless it is negative.
+func waitGone(ctx context.Context, p sys.Process, timeout time.Duration) bool {
+	f, err := p.Open()
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	var deadline time.Time
+	if timeout >= 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		step := 100 * time.Millisecond
+		if !deadline.IsZero() {
+			left := time.Until(deadline)
+			if left <= 0 {
+				return !p.Alive()
+			}
+			step = min(step, left)
+		}
+		if n, _ := unix.Poll(fds, int(step.Milliseconds())+1); n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// settled waits until the monitor has recorded the end and cleaned up: it is
+// gone, or it has started the container again.
+func (e *Engine) settled(ctx context.Context, id string) error {
+	f := e.facts(id)
+	if f.State == nil {
+		return nil
+	}
+	m := sys.Process{Pid: f.State.Monitor, Start: f.State.MonStart}
+	const patience = 20 * time.Second
+	if !waitGone(ctx, m, patience) {
+		return fmt.Errorf("its monitor (pid %d) does not end", m.Pid)
+	}
+	return nil
+}
+
+// StopCmd is `kist stop`.
+type StopCmd struct {
+	Signal     string   `short:"s" help:"Signal to send instead of the container's own." placeholder:"SIGNAL"`
+	Time       *int     `short:"t" aliases:"timeout" help:"Seconds to wait before SIGKILL (10); -1 waits for ever." placeholder:"SECONDS"`
+	All        bool     `short:"a" help:"Stop all running containers."`
+	Ignore     bool     `short:"i" help:"A container that is not there is no error."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers to stop."`
+}
+
+// Run stops containers, all at the same time.
+func (c *StopCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.names(c.Containers, c.All, func(s Status) bool { return s.Busy() })
+	if err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return atOnce(out, names, func(name string) error {
+		ct, err := e.Lookup(name)
+		if errors.Is(err, ErrNotFound) && c.Ignore {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("stop %s: %w", name, err)
+		}
+		if c.Signal != "" {
+			if _, err := parseSignal(c.Signal); err != nil {
+				return fmt.Errorf("stop %s: --signal %s: %w", name, c.Signal, err)
+			}
+			ct.StopSignal = c.Signal
+		}
+		if c.Time != nil {
+			ct.StopTimeoutSec = c.Time
+		}
+		if err := e.Stop(ctx, ct, ct.StopTimeout()); err != nil {
+			return fmt.Errorf("stop %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// names are those given, or with all those of the containers that match.
+func (e *Engine) names(given []string, all bool, match func(Status) bool) ([]string, error) {
+	if len(given) > 0 && all {
+		return nil, errors.New("--all and names contradict each other")
+	}
+	if !all {
+		if len(given) == 0 {
+			return nil, errors.New("no container is given")
+		}
+		return given, nil
+	}
+	list, err := e.all()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range list {
+		if match(e.Status(c.ID)) {
+			names = append(names, shortID(c.ID))
+		}
+	}
+	return names, nil
+}
+
+// atOnce does f to all names at the same time and prints those that worked, in
+// their order.
+func atOnce(out *ui.Output, names []string, f func(name string) error) error {
+	results := make([]chan error, len(names))
+	slots := make(chan struct{}, 16)
+	for i, name := range names {
+		results[i] = make(chan error, 1)
+		go func() {
+			slots <- struct{}{}
+			results[i] <- f(name)
+			<-slots
+		}()
+	}
+	var errs []error
+	for i, name := range names {
+		if err := <-results[i]; err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out.Print(name)
+	}
+	return together(out, errs)
+}
+
+// RestartCmd is `kist restart`.
+type RestartCmd struct {
+	Signal     string   `short:"s" help:"Signal to send instead of the container's own." placeholder:"SIGNAL"`
+	Time       *int     `short:"t" aliases:"timeout" help:"Seconds to wait before SIGKILL (10)." placeholder:"SECONDS"`
+	Containers []string `arg:"" name:"container" help:"Containers to restart."`
+}
+
+// Run stops and starts containers.
+func (c *RestartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	return each(e, out, "restart", c.Containers, func(ct *Config) error {
+		stopped := *ct
+		if c.Time != nil {
+			stopped.StopTimeoutSec = c.Time
+		}
+		if c.Signal != "" {
+			stopped.StopSignal = c.Signal
+		}
+		if err := e.Stop(ctx, &stopped, stopped.StopTimeout()); err != nil {
+			return err
+		}
+		lock, err := e.lock(ctx, ct.ID)
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock()
+		if err := e.Start(ctx, ct, nil, nil); err != nil {
+			return err
+		}
+		e.event(ct, "restart", nil)
+		return nil
+	})
+}
+
+// KillCmd is `kist kill`.
+type KillCmd struct {
+	Signal     string   `short:"s" default:"KILL" help:"Signal to send." placeholder:"SIGNAL"`
+	All        bool     `short:"a" help:"All running containers."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers to signal."`
+}
+
+// Run sends a signal to the first process of containers.
+func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	sig, err := parseSignal(c.Signal)
+	if err != nil {
+		return fmt.Errorf("kill: --signal %s: %w", c.Signal, err)
+	}
+	names, err := e.names(c.Containers, c.All, Status.Live)
+	if err != nil {
+		return fmt.Errorf("kill: %w", err)
+	}
+	return each(e, out, "kill", names, func(ct *Config) error {
+		if !e.Status(ct.ID).Live() {
+			return ErrNotRunning
+		}
+		if sig == unix.SIGKILL {
+			e.noRestart(ct.ID)
+		}
+		if err := e.signal(ct.ID, sig); err != nil {
+			return err
+		}
+		e.event(ct, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
+		if sig == unix.SIGKILL {
+			return e.settled(ctx, ct.ID)
+		}
+		return nil
+	})
+}
+
+// RmCmd is `kist rm`.
+type RmCmd struct {
+	Force      bool     `short:"f" help:"Kill what runs; a container that is not there is no error."`
+	Volumes    bool     `short:"v" help:"Remove its anonymous volumes too."`
+	All        bool     `short:"a" help:"All containers."`
+	Link       bool     `short:"l" hidden:""`
+	Time       *int     `short:"t" help:"With -f, seconds to wait before SIGKILL (0)." placeholder:"SECONDS"`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers to remove."`
+}
+
+// Run removes containers.
+func (c *RmCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.names(c.Containers, c.All, func(Status) bool { return true })
+	if err != nil {
+		return fmt.Errorf("rm: %w", err)
+	}
+	return atOnce(out, names, func(name string) error {
+		if err := c.remove(ctx, e, name); err != nil {
+			return fmt.Errorf("rm %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
+	ct, err := e.Lookup(name)
+	if errors.Is(err, ErrNotFound) && c.Force {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if e.Status(ct.ID).Busy() {
+		if !c.Force {
+			return ui.Hint(ErrRunning, "kist rm -f %s", name)
+		}
+		e.noRestart(ct.ID)
+		if c.Time != nil && *c.Time > 0 {
+			err = e.Stop(ctx, ct, time.Duration(*c.Time)*time.Second)
+		} else {
+			e.signal(ct.ID, unix.SIGKILL)
+			err = e.settled(ctx, ct.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	lock, err := e.lock(ctx, ct.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if _, err := e.read(ct.ID); errors.Is(err, ErrNotFound) {
+		return nil // it removed itself (--rm), or another command did
+	}
+	if e.Status(ct.ID).Busy() {
+		return fmt.Errorf("%w: it was started again meanwhile", ErrRunning)
+	}
+	return e.remove(ctx, ct, c.Volumes || ct.AutoRemove)
+}
+
+// WaitCmd is `kist wait`.
+type WaitCmd struct {
+	Condition  string   `default:"stopped" enum:"stopped,exited,not-running,removed,next-exit,running,healthy,unhealthy" help:"What to wait for."`
+	Ignore     bool     `short:"i" help:"A container that is not there counts as ended with -1."`
+	Containers []string `arg:"" name:"container" help:"Containers to wait for."`
+}
+
+// Run prints the exit code of each container when it has ended.
+func (c *WaitCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	var errs []error
+	for _, name := range c.Containers {
+		ct, err := e.Lookup(name)
+		if errors.Is(err, ErrNotFound) && c.Ignore {
+			out.Print(-1)
+			continue
+		}
+		var code int
+		if err == nil {
+			code, err = e.await(ctx, ct.ID, c.Condition)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("wait %s: %w", name, err))
+			continue
+		}
+		out.Print(code)
+	}
+	return together(out, errs)
+}
+
+// await waits for a condition and returns the exit code, 0 while it runs.
+func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
+	client, _ := monitor.Dial(e.runDir(id))
+	if client != nil && (condition == "stopped" || condition == "exited" || condition == "not-running" || condition == "removed") {
+		// The monitor knows best: it tells the code even of a container that is
+		// removed with its exit.
+		code, err := client.Run(ctx, condition == "removed")
+		client.Close()
+		if err == nil || ctx.Err() != nil {
+			return code, ctx.Err()
+		}
+	}
+	ran := false
+	for {
+		st := e.Status(id)
+		_, err := e.read(id)
+		switch gone := errors.Is(err, ErrNotFound); {
+		case gone && condition == "removed":
+			return st.ExitCode, nil
+		case gone:
+			return 0, ErrNotFound
+		case condition == "running" && st.Live(), condition == st.Health && st.Health != "":
+			return 0, nil
+		case condition == "next-exit":
+			if ran = ran || st.Live(); ran && !st.Busy() {
+				return st.ExitCode, nil
+			}
+		case (condition == "stopped" || condition == "exited" || condition == "not-running") && !st.Busy():
+			return st.ExitCode, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// unpause lets a paused container go on.
+func (e *Engine) unpause(c *Config) error {
+	if err := e.runtime().Resume(c.ID); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(e.runDir(c.ID), pausedFile))
+}

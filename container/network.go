@@ -1,0 +1,108 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/kist-containers/kist/network"
+)
+
+// served reports whether the monitor has to answer for the container's networks.
+func (c *Config) served() bool {
+	return len(c.Network.Ports) > 0 || c.Network.PublishAll || c.userNetwork()
+}
+
+// userNetwork reports whether one of the networks is a user-defined one, which
+// has a name server.
+func (c *Config) userNetwork() bool {
+	for _, n := range c.Network.Networks {
+		if n.Network != "bridge" {
+			return true
+		}
+	}
+	return false
+}
+
+// network makes the container's sandbox and the files that tell of it.
+func (e *Engine) network(ctx context.Context, m *specMaker) error {
+	c := m.c
+	m.files = map[string]string{}
+	if other, ok := strings.CutPrefix(c.Network.Mode, "container:"); ok {
+		return e.shareNetwork(m, other)
+	}
+	cfg := network.SandboxConfig{
+		ID: c.ID, Name: c.Name, Hostname: c.Hostname, Domainname: c.Domainname, Mode: c.Network.Mode,
+		DNS: c.Network.DNS, DNSSearch: c.Network.DNSSearch, DNSOptions: c.Network.DNSOptions,
+		ExtraHosts: c.Network.ExtraHosts, Dir: e.runDir(c.ID),
+	}
+	for _, n := range c.Network.Networks {
+		cfg.Endpoints = append(cfg.Endpoints, network.EndpointConfig{
+			Network: n.Network, Aliases: n.Aliases, IPv4: n.IPv4, IPv6: n.IPv6, LinkLocal: n.LinkLocal,
+			MAC: n.MAC, DriverOpts: n.DriverOpts, GwPriority: n.GwPriority,
+		})
+	}
+	var err error
+	if cfg.Ports, err = c.ports(); err != nil {
+		return err
+	}
+	sandbox, err := e.Networks.Setup(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	m.netns = sandbox.Key
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		file := filepath.Join(cfg.Dir, name)
+		if _, err := os.Stat(file); err == nil {
+			m.files["/etc/"+name] = file
+		}
+	}
+	return nil
+}
+
+// ports are the published ones, those of -P with the exposed among them.
+func (c *Config) ports() ([]network.PortBinding, error) {
+	var all []network.PortBinding
+	for _, p := range c.Network.Ports {
+		bindings, err := network.ParsePort(p)
+		if err != nil {
+			return nil, fmt.Errorf("-p %s: %w", p, err)
+		}
+		all = append(all, bindings...)
+	}
+	if !c.Network.PublishAll {
+		return all, nil
+	}
+	for _, p := range c.Exposed {
+		bindings, err := network.ParsePort(p)
+		if err != nil {
+			return nil, fmt.Errorf("exposed port %s: %w", p, err)
+		}
+		all = append(all, bindings...)
+	}
+	return all, nil
+}
+
+// shareNetwork joins the sandbox of another running container, whose files are
+// shown too.
+func (e *Engine) shareNetwork(m *specMaker, other string) error {
+	o, err := e.Lookup(other)
+	if err != nil {
+		return fmt.Errorf("--network container:%s: %w", other, err)
+	}
+	st := e.Status(o.ID)
+	if !st.Live() {
+		return fmt.Errorf("--network container:%s: %w", other, ErrNotRunning)
+	}
+	m.netns = fmt.Sprintf("/proc/%d/ns/net", st.Pid)
+	m.c.Hostname = o.Hostname
+	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
+		file := filepath.Join(e.runDir(o.ID), name)
+		if _, err := os.Stat(file); err == nil {
+			m.files["/etc/"+name] = file
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// Start starts a container whose lock the caller holds. starter is a monitor
+// that was spawned ahead, or nil. client, when it is not nil, sees the output
+// from the first byte on.
+func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter, client *os.File) (err error) {
+	defer func() {
+		if err != nil && starter != nil {
+			starter.Abort()
+		}
+	}()
+	if st := e.Status(c.ID); st.Busy() {
+		return fmt.Errorf("%w already", ErrRunning)
+	}
+	// What an earlier run left because its monitor was killed goes first.
+	if err := e.cleanRun(ctx, c); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(e.runDir(), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(e.runDir(c.ID), 0o711); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.cleanRun(context.WithoutCancel(ctx), c))
+		}
+	}()
+	if starter == nil {
+		if starter, err = monitor.Spawn(); err != nil {
+			return err
+		}
+	}
+	spec, root, err := e.prepare(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	using := starter
+	starter = nil // Start ends it, also after an error
+	if _, err := using.Start(spec, root, client); err != nil {
+		return e.explain(c, err)
+	}
+	if !c.AutoRemove {
+		began := monitor.State{Version: 1, StartedAt: time.Now().UTC()}
+		if err := state.WriteJSON(e.dataDir(c.ID, beganFile), began); err != nil {
+			return err
+		}
+	}
+	e.event(c, "start", nil)
+	return nil
+}
+
+// prepare makes the root file system, the sandbox and the bundle.
+func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File, error) {
+	root, err := monitor.Open(e.rootFS(c))
+	if err != nil {
+		return monitor.Spec{}, nil, err
+	}
+	if err := e.bundle(ctx, c, root); err != nil {
+		root.Close()
+		return monitor.Spec{}, nil, err
+	}
+	return e.monitorSpec(c), root, nil
+}
+
+func (e *Engine) rootFS(c *Config) monitor.RootFS {
+	if len(c.Lowers) == 0 {
+		return monitor.RootFS{Dir: c.Rootfs}
+	}
+	return monitor.RootFS{Lowers: c.Lowers, Upper: e.dataDir(c.ID, upperDir), Work: e.dataDir(c.ID, workDir), UserXattr: e.Rootless}
+}
+
+// bundle writes config.json. It is made anew at each start, so it needs no sync:
+// after a power cut it is not read before it was written again.
+func (e *Engine) bundle(ctx context.Context, c *Config, root *os.File) error {
+	m := &specMaker{e: e, c: c, root: root}
+	var err error
+	if err := e.network(ctx, m); err != nil {
+		return err
+	}
+	if m.mounts, err = e.ociMounts(ctx, c, root); err != nil {
+		return err
+	}
+	spec, err := m.make()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(e.dataDir(c.ID, bundleDir, configFile), data, 0o600)
+}
+
+func (e *Engine) monitorSpec(c *Config) monitor.Spec {
+	return monitor.Spec{
+		ID: c.ID, Name: c.Name, Roots: e.Roots,
+		Bundle: e.dataDir(c.ID, bundleDir), RunDir: e.runDir(c.ID), DataDir: e.dataDir(c.ID),
+		Rootless: e.Rootless, Runtime: c.Runtime,
+		Terminal: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
+		Log: c.logConfig(e), StopSignal: c.StopSignal, StopTimeout: c.StopTimeout(),
+		Restart: c.Restart, Health: c.Health, AutoRemove: c.AutoRemove, PidFile: c.PidFile,
+		Sandbox: c.served(),
+	}
+}
+
+// explain words why a program did not start, with docker's exit code.
+func (e *Engine) explain(c *Config, err error) error {
+	var start *runtime.StartError
+	if !errors.As(err, &start) {
+		return err
+	}
+	code := 125
+	switch {
+	case start.NotFound():
+		code, err = 127, fmt.Errorf("%s: not found in the image%s", start.Object, c.pathHint(start))
+	case start.NotExecutable():
+		code = 126
+		reason := "not executable"
+		if start.Errno != int(unix.EACCES) {
+			reason = start.Unwrap().Error()
+		}
+		if isDir(e, c, start.Object) {
+			reason = "is a directory"
+		}
+		err = fmt.Errorf("%s: %s", start.Object, reason)
+	}
+	return ui.WithCode(code, err)
+}
+
+func isDir(e *Engine, c *Config, path string) bool {
+	for _, l := range append([]string{e.dataDir(c.ID, upperDir)}, c.Lowers...) {
+		root, err := os.Open(l)
+		if err != nil {
+			continue
+		}
+		f, err := sys.OpenInRoot(root, path, unix.O_PATH, 0)
+		root.Close()
+		if err == nil {
+			info, err := f.Stat()
+			f.Close()
+			return err == nil && info.IsDir()
+		}
+	}
+	return false
+}
+
+// pathHint names the PATH that was searched, or that an interpreter is missing.
+func (c *Config) pathHint(start *runtime.StartError) string {
+	if start.Text != "" {
+		return ": " + start.Text
+	}
+	if filepath.Base(start.Object) != start.Object {
+		return ""
+	}
+	for _, env := range mergeEnv([]string{defaultPath}, c.Env) {
+		if len(env) > 5 && env[:5] == "PATH=" {
+			return "'s PATH (" + env[5:] + ")"
+		}
+	}
+	return ""
+}
+
+// cleanRun undoes everything that a run made outside the container's own
+// directory. It succeeds when there is nothing to undo.
+func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
+	err := errors.Join(
+		e.runtime().Delete(ctx, c.ID, true),
+		e.Networks.Teardown(ctx, c.ID),
+	)
+	return errors.Join(err, os.RemoveAll(e.runDir(c.ID)))
+}
+
+// AfterExit is the monitor's last act: it undoes the run, and removes the
+// container if it is to go.
+func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) error {
+	lock, err := e.lock(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	// A new start may have come between the exit and here; then the run directory
+	// is another monitor's.
+	var st monitor.State
+	if state.ReadJSON(e.runDir(s.ID, stateFile), &st) == nil && st.Monitor != os.Getpid() {
+		return nil
+	}
+	c, err := e.read(s.ID)
+	if errors.Is(err, ErrNotFound) {
+		c, err = &Config{ID: s.ID, Name: s.Name}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.cleanRun(ctx, c); err != nil {
+		return err
+	}
+	if s.AutoRemove {
+		return e.remove(ctx, c, true)
+	}
+	return nil
+}
+
+// remove deletes a container that does not run; the caller holds its lock.
+func (e *Engine) remove(ctx context.Context, c *Config, volumes bool) error {
+	if err := e.cleanRun(ctx, c); err != nil {
+		return err
+	}
+	if err := e.removeFiles(c); err != nil {
+		return err
+	}
+	e.event(c, "destroy", nil)
+	if !volumes {
+		return nil
+	}
+	var errs []error
+	for _, m := range c.Mounts {
+		if m.Anonymous {
+			errs = append(errs, e.Volumes.Remove(ctx, m.Source))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,183 @@
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// shortID is docker's: what listings show of an ID.
+func shortID(id string) string { return id[:min(12, len(id))] }
+
+// newID returns 64 hexadecimal digits, of which the first twelve are not all
+// decimal: such a thing would read as a number, a pid for example.
+func newID() string {
+	for {
+		b := make([]byte, 32)
+		rand.Read(b)
+		id := hex.EncodeToString(b)
+		if strings.Trim(id[:12], "0123456789") != "" {
+			return id
+		}
+	}
+}
+
+// nameFile is where a name's container is written. The file is made exclusively,
+// so of two commands one gets the name, and looking a name up reads one file
+// whatever the number of containers.
+func (e *Engine) nameFile(name string) string { return e.dataDir(".name", name) }
+
+// claim takes name for id. A claim whose container was never finished is a
+// killed command's and is taken over.
+func (e *Engine) claim(ctx context.Context, name, id string) error {
+	lock, err := state.AcquireLock(ctx, e.Roots.Lock("name"))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if holder := e.holder(name); holder != "" {
+		return ui.Hint(fmt.Errorf("%w by %s", ErrConflict, shortID(holder)), "kist rm -f %s", name)
+	}
+	if err := os.MkdirAll(e.dataDir(".name"), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(e.nameFile(name), []byte(id), 0o600)
+}
+
+// holder returns the container that has the name and is there, or whose creation
+// still runs.
+func (e *Engine) holder(name string) string {
+	data, err := os.ReadFile(e.nameFile(name))
+	id := string(data)
+	if err != nil || !state.ValidName(id) {
+		return ""
+	}
+	if _, err := os.Stat(e.dataDir(id, configFile)); err == nil {
+		return id
+	}
+	// Not finished: its creator holds the container's lock while it lives.
+	l, err := state.TryLock(e.Roots.Lock("container-" + id))
+	if errors.Is(err, state.ErrLocked) {
+		return id
+	}
+	l.Unlock()
+	return ""
+}
+
+// unclaim gives name back if it is id's.
+func (e *Engine) unclaim(name, id string) {
+	data, err := os.ReadFile(e.nameFile(name))
+	if err == nil && string(data) == id {
+		os.Remove(e.nameFile(name))
+	}
+}
+
+// read reads the configuration of the container id.
+func (e *Engine) read(id string) (*Config, error) {
+	c := new(Config)
+	err := state.ReadJSON(e.dataDir(id, configFile), c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	return c, err
+}
+
+// Lookup finds a container by name, ID or a unique prefix of an ID.
+func (e *Engine) Lookup(name string) (*Config, error) {
+	if !state.ValidName(name) {
+		return nil, notFound()
+	}
+	if id := e.holder(name); id != "" {
+		return e.found(id)
+	}
+	if len(name) == 64 {
+		return e.found(name)
+	}
+	ids, err := e.ids()
+	if err != nil {
+		return nil, err
+	}
+	var match string
+	for _, id := range ids {
+		if !strings.HasPrefix(id, name) {
+			continue
+		}
+		if match != "" {
+			return nil, ErrAmbiguous
+		}
+		match = id
+	}
+	if match == "" {
+		return nil, notFound()
+	}
+	return e.found(match)
+}
+
+func (e *Engine) found(id string) (*Config, error) {
+	c, err := e.read(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, notFound()
+	}
+	return c, err
+}
+
+func notFound() error { return ui.Hint(ErrNotFound, "kist ps -a") }
+
+// ids lists the containers' directories.
+func (e *Engine) ids() ([]string, error) {
+	d, err := os.Open(e.dataDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return len(n) != 64 }), nil
+}
+
+// all reads every container, on all CPUs: a listing of ten thousand is bound by
+// opening and parsing files.
+func (e *Engine) all() ([]*Config, error) {
+	ids, err := e.ids()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*Config, len(ids))
+	var wg sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(ids); i += workers {
+				if c, err := e.read(ids[i]); err == nil {
+					list[i] = c
+				}
+			}
+		})
+	}
+	wg.Wait()
+	list = slices.DeleteFunc(list, func(c *Config) bool { return c == nil })
+	slices.SortFunc(list, func(a, b *Config) int { return b.Created.Compare(a.Created) })
+	return list, nil
+}
+
+// write stores the configuration.
+func (e *Engine) write(c *Config) error {
+	return state.WriteJSON(filepath.Join(e.dataDir(c.ID), configFile), c)
+}

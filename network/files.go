@@ -1,0 +1,186 @@
+package network
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// writeFiles writes hosts, hostname and resolv.conf of a sandbox. They are
+// shown to the container, which may change them for itself.
+func (m *Manager) writeFiles(cfg SandboxConfig, s *Sandbox) error {
+	hosts, err := hostsFile(cfg, s)
+	if err != nil {
+		return err
+	}
+	files := map[string]string{"hosts": hosts}
+	if cfg.Hostname != "" {
+		files["hostname"] = cfg.Hostname + "\n"
+	}
+	if files["resolv.conf"], err = resolvFile(cfg, s); err != nil {
+		return err
+	}
+	for name, text := range files {
+		path := filepath.Join(cfg.Dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+		// WriteFile's mode is cut by the umask; any user of the container reads it.
+		if err := os.Chmod(path, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const localHosts = `127.0.0.1	localhost
+::1	localhost ip6-localhost ip6-loopback
+fe00::	ip6-localnet
+ff00::	ip6-mcastprefix
+ff02::1	ip6-allnodes
+ff02::2	ip6-allrouters
+`
+
+func hostsFile(cfg SandboxConfig, s *Sandbox) (string, error) {
+	text := localHosts
+	if cfg.Mode == "host" {
+		if data, err := os.ReadFile("/etc/hosts"); err == nil {
+			text = string(data)
+		}
+	}
+	gateway := ""
+	if len(s.Endpoints) > 0 {
+		gateway = s.Endpoints[0].Gateway
+	}
+	for _, h := range cfg.ExtraHosts {
+		line, err := extraHost(h, gateway)
+		if err != nil {
+			return "", err
+		}
+		text += line
+	}
+	for _, e := range s.Endpoints {
+		ip, _, _ := strings.Cut(e.Address, "/")
+		names := cfg.Hostname
+		if cfg.Domainname != "" {
+			names = cfg.Hostname + "." + cfg.Domainname + " " + cfg.Hostname
+		}
+		text += ip + "\t" + names + "\n"
+	}
+	return text, nil
+}
+
+// extraHost reads --add-host: NAME:IP or NAME=IP, the IP perhaps host-gateway.
+func extraHost(h, gateway string) (string, error) {
+	name, ip, ok := strings.Cut(h, "=")
+	if !ok {
+		name, ip, ok = strings.Cut(h, ":")
+	}
+	ip = strings.Trim(ip, "[]")
+	if ip == "host-gateway" {
+		if gateway == "" {
+			return "", fmt.Errorf("--add-host %s: this network has no gateway of the host", h)
+		}
+		ip = gateway
+	}
+	if _, err := netip.ParseAddr(ip); err != nil || !ok || name == "" || strings.ContainsAny(name, " \t\n") {
+		return "", fmt.Errorf("--add-host %s: want NAME:IP", h)
+	}
+	return ip + "\t" + name + "\n", nil
+}
+
+// stubResolver is the file with the real servers where systemd-resolved puts
+// itself between.
+const stubResolver = "/run/systemd/resolve/resolv.conf"
+
+// resolver is a resolv.conf; see resolv.conf(5).
+type resolver struct{ servers, search, options []string }
+
+func readResolver(path string) (r resolver, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		w := strings.Fields(lines.Text())
+		if len(w) < 2 {
+			continue
+		}
+		switch w[0] {
+		case "nameserver":
+			r.servers = append(r.servers, w[1])
+		case "search", "domain":
+			r.search = w[1:]
+		case "options":
+			r.options = append(r.options, w[1:]...)
+		}
+	}
+	return r, nil
+}
+
+func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
+	r, err := readResolver("/etc/resolv.conf")
+	if err != nil {
+		return "", err
+	}
+	if len(r.servers) == 1 && r.servers[0] == "127.0.0.53" {
+		if real, err := readResolver(stubResolver); err == nil && len(real.servers) > 0 {
+			r = real
+		}
+	}
+	if len(s.Endpoints) > 0 {
+		r.reachable()
+	}
+	for _, x := range []struct {
+		given []string
+		dst   *[]string
+	}{{cfg.DNS, &r.servers}, {cfg.DNSSearch, &r.search}, {cfg.DNSOptions, &r.options}} {
+		if len(x.given) > 0 {
+			*x.dst = x.given
+		}
+	}
+	for _, server := range cfg.DNS {
+		if _, err := netip.ParseAddr(server); err != nil {
+			return "", fmt.Errorf("--dns %s: not an IP address", server)
+		}
+	}
+	return r.text(), nil
+}
+
+// reachable keeps the servers that a container can reach: not those on the
+// host's loopback, nor IPv6 ones on a network that has none.
+func (r *resolver) reachable() {
+	var kept []string
+	for _, s := range r.servers {
+		if a, err := netip.ParseAddr(s); err == nil && a.Is4() && !a.IsLoopback() {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) == 0 {
+		kept = []string{"8.8.8.8", "8.8.4.4"} // docker's last resort
+	}
+	r.servers = kept
+}
+
+func (r resolver) text() string {
+	var b strings.Builder
+	for _, s := range r.servers {
+		b.WriteString("nameserver " + s + "\n")
+	}
+	if len(r.search) > 0 && !(len(r.search) == 1 && r.search[0] == ".") {
+		b.WriteString("search " + strings.Join(r.search, " ") + "\n")
+	}
+	if len(r.options) > 0 {
+		b.WriteString("options " + strings.Join(r.options, " ") + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,236 @@
+// Package network connects containers, after the Container Network Model: a
+// sandbox is a network namespace kept by a file, an endpoint its leg in a
+// network. It knows nothing of containers but their IDs.
+//
+// Whatever is made outside of files (a namespace, a link, a rule) is recorded in
+// the sandbox's file before, so that the next command can undo what a killed one
+// left.
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// What a caller may conclude from an error.
+var (
+	ErrNotFound = errors.New("no such network")
+	ErrInUse    = errors.New("network is in use")
+)
+
+// DefaultBridge is the name of the network that containers join by default.
+const DefaultBridge = "bridge"
+
+// Options say what this machine lets a manager do.
+type Options struct {
+	// Rootless has no bridge of the host's.
+	Rootless bool
+	// Warn tells of something that stops nothing; nil for silence.
+	Warn func(format string, a ...any)
+}
+
+// A Manager is the networks of one pair of roots. It holds nothing open.
+type Manager struct {
+	roots state.Roots
+	o     Options
+}
+
+// Open returns the manager. It touches nothing.
+func Open(r state.Roots, o Options) *Manager { return &Manager{r, o} }
+
+// SandboxConfig is what a container wants.
+type SandboxConfig struct {
+	// ID is the container's.
+	ID, Name, Hostname, Domainname string
+	// Mode is bridge, none, host, or the name of a network.
+	Mode                       string
+	Endpoints                  []EndpointConfig
+	Ports                      []PortBinding
+	DNS, DNSSearch, DNSOptions []string
+	ExtraHosts                 []string
+	// Dir is where hosts, hostname and resolv.conf are written.
+	Dir string
+}
+
+// EndpointConfig is a wish for one network; zero values leave the choice to it.
+type EndpointConfig struct {
+	Network    string
+	Aliases    []string
+	IPv4, IPv6 string
+	LinkLocal  []string
+	MAC        string
+	DriverOpts map[string]string
+	GwPriority int
+}
+
+// A Sandbox is what was made for a container.
+type Sandbox struct {
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	// Key is the path of the network namespace, "" where there is none to join.
+	Key       string          `json:"key,omitempty"`
+	Endpoints []Endpoint      `json:"endpoints,omitempty"`
+	Ports     []PublishedPort `json:"ports,omitempty"`
+}
+
+// An Endpoint is a sandbox's leg in a network.
+type Endpoint struct {
+	Network string `json:"network"`
+	// HostLink is the host's end of the veth pair, Link the sandbox's.
+	HostLink string `json:"hostLink"`
+	Link     string `json:"link"`
+	Address  string `json:"address"` // with prefix length
+	Gateway  string `json:"gateway"`
+	MAC      string `json:"mac"`
+	Bridge   string `json:"bridge"`
+}
+
+func (m *Manager) sandboxFile(id string) string {
+	return filepath.Join(m.roots.Run, "network", id+".json")
+}
+
+// Sandbox returns what was made for a container; ErrNotFound.
+func (m *Manager) Sandbox(id string) (*Sandbox, error) {
+	s := new(Sandbox)
+	err := state.ReadJSON(m.sandboxFile(id), s)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	return s, err
+}
+
+// Setup makes a container's sandbox. On error everything is undone.
+func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err error) {
+	s := &Sandbox{Version: 1, ID: cfg.ID}
+	if cfg.Mode == "none" || cfg.Mode == "host" {
+		if len(cfg.Ports) > 0 && cfg.Mode == "none" {
+			return nil, errors.New("-p and --network none contradict each other")
+		}
+		return s, m.writeFiles(cfg, s)
+	}
+	if m.o.Rootless {
+		return nil, ui.Hint(fmt.Errorf("--network %s: not without root yet", cfg.Mode), "use --network host or --network none")
+	}
+	if len(cfg.Endpoints) == 0 {
+		cfg.Endpoints = []EndpointConfig{{Network: cfg.Mode}}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Teardown(context.WithoutCancel(ctx), cfg.ID))
+		}
+	}()
+	if err := m.setupBridge(ctx, cfg, s); err != nil {
+		return nil, err
+	}
+	return s, m.writeFiles(cfg, s)
+}
+
+func (m *Manager) setupBridge(ctx context.Context, cfg SandboxConfig, s *Sandbox) error {
+	for _, e := range cfg.Endpoints {
+		if e.Network != DefaultBridge {
+			return ui.Hint(fmt.Errorf("network %s: %w", e.Network, ErrNotFound), "kist network ls")
+		}
+		if e.IPv4 != "" || e.IPv6 != "" || len(e.Aliases) > 0 {
+			return errors.New("the default bridge gives addresses itself and has no aliases: they are for networks of your own")
+		}
+	}
+	n, err := m.ensureBridge(ctx)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", DefaultBridge, err)
+	}
+	s.Key = filepath.Join(m.roots.Run, "netns", cfg.ID[:min(12, len(cfg.ID))])
+	ep, err := m.lease(ctx, n, cfg.ID)
+	if err != nil {
+		return err
+	}
+	ep.MAC = cfg.Endpoints[0].MAC
+	s.Endpoints = []Endpoint{ep}
+	if s.Ports, err = m.claimPorts(cfg.ID, cfg.Ports); err != nil {
+		return err
+	}
+	if err := m.record(s); err != nil {
+		return err
+	}
+	if err := makeNamespace(s.Key); err != nil {
+		return err
+	}
+	if err := n.join(s.Key, &s.Endpoints[0]); err != nil {
+		return err
+	}
+	if len(s.Ports) > 0 {
+		if err := m.publish(ctx, n, s); err != nil {
+			return err
+		}
+	}
+	return m.record(s)
+}
+
+func (m *Manager) record(s *Sandbox) error {
+	file := m.sandboxFile(s.ID)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return state.WriteJSON(file, s)
+}
+
+// Teardown undoes Setup. It succeeds when there is nothing to undo, and goes on
+// after an error so that as little as possible is left.
+func (m *Manager) Teardown(ctx context.Context, id string) error {
+	s, err := m.Sandbox(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if len(s.Ports) > 0 {
+		errs = append(errs, m.unpublish(ctx, s))
+	}
+	errs = append(errs, m.release(ctx, id))
+	if s.Key != "" {
+		errs = append(errs, removeNamespace(s.Key))
+	}
+	for _, e := range s.Endpoints {
+		errs = append(errs, removeLink(e.HostLink))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("undo network: %w", err)
+	}
+	if err := os.Remove(m.sandboxFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// bridgeName is kist0 for the machine's own root; another root has a bridge of
+// its own, so that two never share one.
+func (m *Manager) bridgeName() string {
+	if m.roots.Data == "/var/lib/kist" {
+		return "kist0"
+	}
+	sum := sha256.Sum256([]byte(m.roots.Data))
+	return "kist-" + hex.EncodeToString(sum[:4])
+}
+
+// removeNamespace lets go of a namespace kept by a file.
+func removeNamespace(path string) error {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return os.NewSyscallError("umount "+path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

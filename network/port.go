@@ -1,0 +1,213 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// PortBinding is one wish of -p.
+type PortBinding struct {
+	// HostIP is "" for all addresses.
+	HostIP string `json:"hostIp,omitempty"`
+	// HostPort is 0 for any free one.
+	HostPort      uint16 `json:"hostPort,omitempty"`
+	ContainerPort uint16 `json:"containerPort"`
+	// Proto is tcp, udp or sctp.
+	Proto string `json:"proto"`
+}
+
+// PublishedPort is a binding whose host port is settled.
+type PublishedPort struct{ PortBinding }
+
+// Host is the host's side as docker shows it: 0.0.0.0:8080.
+func (p PublishedPort) Host() string {
+	ip := p.HostIP
+	if ip == "" {
+		ip = "0.0.0.0"
+	}
+	return net.JoinHostPort(ip, strconv.Itoa(int(p.HostPort)))
+}
+
+// ParsePort reads -p: [[IP:][HOST[-HOST]]:]PORT[-PORT][/PROTO].
+func ParsePort(s string) ([]PortBinding, error) {
+	rest, proto, hasProto := strings.Cut(s, "/")
+	if !hasProto {
+		proto = "tcp"
+	}
+	proto = strings.ToLower(proto)
+	if proto != "tcp" && proto != "udp" && proto != "sctp" {
+		return nil, fmt.Errorf("protocol %q: want tcp, udp or sctp", proto)
+	}
+	inside, host, ip := rest, "", ""
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		inside, host = rest[i+1:], rest[:i]
+		if i := strings.LastIndexByte(host, ':'); i >= 0 {
+			ip, host = strings.Trim(host[:i], "[]"), host[i+1:]
+			if _, err := netip.ParseAddr(ip); err != nil {
+				return nil, fmt.Errorf("host address %q is not an IP address", ip)
+			}
+		}
+	}
+	first, last, err := portRange("container", inside)
+	if err != nil {
+		return nil, err
+	}
+	hostFirst, hostLast := 0, 0
+	if host != "" {
+		if hostFirst, hostLast, err = portRange("host", host); err != nil {
+			return nil, err
+		}
+		if hostLast-hostFirst != last-first && first != last {
+			return nil, fmt.Errorf("ranges %s and %s differ in length", host, inside)
+		}
+	}
+	var list []PortBinding
+	for n := first; n <= last; n++ {
+		b := PortBinding{HostIP: ip, ContainerPort: uint16(n), Proto: proto}
+		if host != "" {
+			b.HostPort = uint16(hostFirst + n - first)
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func portRange(side, s string) (first, last int, err error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if first, err = portNumber(side, a); err != nil {
+		return 0, 0, err
+	}
+	if !isRange {
+		return first, first, nil
+	}
+	if last, err = portNumber(side, b); err != nil {
+		return 0, 0, err
+	}
+	if last < first {
+		return 0, 0, fmt.Errorf("%s ports %s: the range runs backwards", side, s)
+	}
+	return first, last, nil
+}
+
+func portNumber(side, s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s port %q is not a number", side, s)
+	}
+	if n < 1 || n > 65535 {
+		return 0, fmt.Errorf("%s port %s is not in 1-65535", side, s)
+	}
+	return int(n), nil
+}
+
+// portFile marks a port of the host as given to a container of this root.
+func (m *Manager) portFile(p PublishedPort) string {
+	return filepath.Join(m.roots.Run, "port", p.Proto+"-"+strconv.Itoa(int(p.HostPort)))
+}
+
+// claimPorts settles the host ports. A port is free if no container has it and
+// it can be bound.
+func (m *Manager) claimPorts(id string, wanted []PortBinding) (claimed []PublishedPort, err error) {
+	defer func() {
+		if err != nil {
+			m.freePorts(claimed)
+		}
+	}()
+	for _, w := range wanted {
+		p := PublishedPort{w}
+		if p.HostPort != 0 {
+			if err := m.claimPort(id, p); err != nil {
+				return claimed, fmt.Errorf("publish %s: %w", p.Host(), err)
+			}
+		} else if p, err = m.anyPort(id, p); err != nil {
+			return claimed, err
+		}
+		claimed = append(claimed, p)
+	}
+	return claimed, nil
+}
+
+// anyPort takes a free port out of the kernel's own range.
+func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
+	low, high := 49153, 65535
+	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		fmt.Sscan(string(data), &low, &high)
+	}
+	for n := low; n <= high; n++ {
+		p.HostPort = uint16(n)
+		if m.claimPort(id, p) == nil {
+			return p, nil
+		}
+	}
+	return p, fmt.Errorf("publish port %d: no free port from %d to %d", p.ContainerPort, low, high)
+}
+
+var errPortTaken = errors.New("port is already allocated")
+
+func (m *Manager) claimPort(id string, p PublishedPort) error {
+	file := m.portFile(p)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	if err := tryBind(p); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, os.ErrExist) && m.abandoned(file) {
+		f, err = os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0o600)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return errPortTaken
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(id)
+	return errors.Join(err, f.Close())
+}
+
+// abandoned reports whether a claim is a killed command's, whose sandbox is gone.
+func (m *Manager) abandoned(file string) bool {
+	data, err := os.ReadFile(file)
+	if err != nil || len(data) == 0 {
+		return false
+	}
+	_, err = os.Stat(m.sandboxFile(string(data)))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// tryBind asks the kernel whether the port is free.
+func tryBind(p PublishedPort) error {
+	var c interface{ Close() error }
+	var err error
+	if p.Proto == "udp" {
+		c, err = net.ListenPacket("udp", net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
+	} else if p.Proto == "tcp" {
+		c, err = net.Listen("tcp", net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
+	} else {
+		return nil
+	}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return errPortTaken
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is not an address of this host", p.HostIP)
+	case err != nil:
+		return err
+	}
+	return c.Close()
+}
+
+func (m *Manager) freePorts(ports []PublishedPort) {
+	for _, p := range ports {
+		os.Remove(m.portFile(p))
+	}
+}
