@@ -151,7 +151,7 @@ func (l listed) matches(f ui.Filters) bool {
 			return l.Image == v || strings.TrimSuffix(l.Image, ":latest") == v || strings.HasPrefix(strings.TrimPrefix(l.ImageID, "sha256:"), v)
 		}) &&
 		f.Match("exited", func(v string) bool { return l.Word == StatusExited && strconv.Itoa(l.ExitCode) == v }) &&
-		f.Match("health", func(v string) bool { return l.Health == v || v == "none" && l.Health == "" }) &&
+		f.Match("health", func(v string) bool { return l.Status.Health == v || v == "none" && l.Status.Health == "" }) &&
 		f.Match("network", func(v string) bool {
 			return l.Network.Mode == v || slices.ContainsFunc(l.Network.Networks, func(n Endpoint) bool { return n.Network == v })
 		}) &&

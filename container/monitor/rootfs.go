@@ -31,6 +31,22 @@ func (m *monitor) mountRoot(root *os.File) error {
 	return sys.Attach(root, at)
 }
 
+// Mount mounts a root file system on target, an existing directory of this
+// thread's mount namespace.
+func Mount(fs RootFS, target string) error {
+	mount, err := Open(fs)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	at, err := openDir(target)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return sys.Attach(mount, at)
+}
+
 // Open makes a root file system as a detached mount, which nobody but the
 // holder of the descriptor sees.
 func Open(fs RootFS) (*os.File, error) {
