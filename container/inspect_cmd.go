@@ -46,8 +46,8 @@ func (c *InspectCmd) inspect(e *Engine, name string) (any, error) {
 		}
 	}
 	if c.Type == "" || c.Type == "image" {
-		if o, err := e.Images.Inspect(name); err == nil {
-			return o, nil
+		if img, err := e.Images.Resolve(name); err == nil {
+			return img.Inspect(), nil
 		} else if c.Type == "image" {
 			return nil, err
 		}
