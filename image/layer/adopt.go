@@ -24,24 +24,47 @@ func Adopt(dir string, res Result, lowers []string, rootless bool) error {
 		}
 		lowers = nil
 	}
+	below, err := openAll(lowers)
+	defer closeAll(below)
+	if err != nil {
+		return err
+	}
 	// Children first: giving a child attributes does not touch its parent's times,
 	// but a parent must not lose its write permission before.
 	for i := len(res.Implied) - 1; i >= 0; i-- {
-		if err := adoptDir(root, res.Implied[i], lowers, rootless); err != nil {
+		if err := adoptDir(root, res.Implied[i], below, rootless); err != nil {
 			return fmt.Errorf("directory %.255q: %w", res.Implied[i], err)
 		}
 	}
 	return nil
 }
 
-func adoptDir(root *os.File, dir string, lowers []string, rootless bool) error {
+func openAll(dirs []string) ([]int, error) {
+	var fds []int
+	for _, d := range dirs {
+		fd, err := openat(unix.AT_FDCWD, d, unix.O_DIRECTORY|unix.O_RDONLY, 0)
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func adoptDir(root *os.File, dir string, lowers []int, rootless bool) error {
 	to, err := openat2(int(root.Fd()), dir, unix.O_DIRECTORY|unix.O_RDONLY, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(to)
 	for _, lower := range lowers {
-		from, err := openBelow(lower, dir)
+		from, err := openat2(lower, dir, unix.O_DIRECTORY|unix.O_RDONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			continue
@@ -52,15 +75,6 @@ func adoptDir(root *os.File, dir string, lowers []string, rootless bool) error {
 		return copyDirAttributes(from, to, rootless)
 	}
 	return os.NewSyscallError("fchmod", unix.Fchmod(to, 0o755))
-}
-
-func openBelow(root, dir string) (int, error) {
-	r, err := openat(unix.AT_FDCWD, root, unix.O_DIRECTORY|unix.O_RDONLY, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(r)
-	return openat2(r, dir, unix.O_DIRECTORY|unix.O_RDONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 }
 
 func copyDirAttributes(from, to int, rootless bool) error {

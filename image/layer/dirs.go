@@ -70,14 +70,13 @@ func (u *unpacker) parent(dir string) (int, error) {
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.ENOTDIR) {
 		return -1, err
 	}
-	for i := 0; i <= len(dir); i++ {
-		if i == len(dir) || dir[i] == '/' {
-			if fd, err = u.step(dir[:i]); err != nil {
-				return -1, err
-			}
+	// Make what is missing, from the nearest parent that is there.
+	if up := path.Dir(dir); up != "." {
+		if _, err := u.parent(up); err != nil {
+			return -1, err
 		}
 	}
-	return fd, nil
+	return u.step(dir)
 }
 
 // step opens dir, whose parents exist, following links of the layer within it,
