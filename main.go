@@ -44,9 +44,9 @@ type globals struct {
 	Root    string `help:"Directory of images, containers, volumes and networks." placeholder:"DIR" env:"KIST_ROOT"`
 	Runroot string `help:"Directory of what is gone after a reboot." placeholder:"DIR" env:"KIST_RUNROOT"`
 	// CgroupParent is the cgroup above all containers' cgroups.
-	CgroupParent string `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
-	Debug        bool   `short:"D" help:"Show the inner paths and causes of errors."`
-	Version      bool   `short:"v" help:"Print the version and exit."`
+	CgroupParent string       `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
+	Debug        bool         `short:"D" help:"Show the inner paths and causes of errors."`
+	Help         cli.HelpFlag `help:"Show help and exit."`
 }
 
 // run is one invocation of the command line; it returns the exit status.
@@ -75,7 +75,8 @@ func run(args []string, out *ui.Output) (status int) {
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(out)
 	err = newApp(roots, caller.Rootless(), g.CgroupParent, out).bind(kctx).Run()
-	if _, silent := err.(ui.Exit); err != nil && !silent {
+	var silent ui.Exit
+	if err != nil && !errors.As(err, &silent) {
 		out.Notef("%s", ui.ErrorText(err))
 	}
 	return ui.ExitCode(err, 1)

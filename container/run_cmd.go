@@ -55,6 +55,10 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 	if len(argv) == 0 {
 		return nil, errors.New("no image is given")
 	}
+	// What kong does not know it passes through as the image.
+	if strings.HasPrefix(argv[0], "-") {
+		return nil, ui.Hint(fmt.Errorf("unknown flag %s", argv[0]), "kist run --help")
+	}
 	c, err := f.settle()
 	if err != nil {
 		return nil, err

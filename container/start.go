@@ -55,19 +55,26 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 		return err
 	}
 	defer root.Close()
+	if err := e.noteStart(c); err != nil {
+		return err
+	}
 	using := starter
 	starter = nil // Start ends it, also after an error
 	if _, err := using.Start(spec, root, client); err != nil {
+		os.Remove(e.dataDir(c.ID, beganFile))
 		return e.explain(c, err)
-	}
-	if !c.AutoRemove {
-		began := monitor.State{Version: 1, StartedAt: time.Now().UTC()}
-		if err := state.WriteJSON(e.dataDir(c.ID, beganFile), began); err != nil {
-			return err
-		}
 	}
 	e.event(c, "start", nil)
 	return nil
+}
+
+// noteStart leaves word of the run in the tree that survives a reboot. A
+// container that goes with its exit needs none.
+func (e *Engine) noteStart(c *Config) error {
+	if c.AutoRemove {
+		return nil
+	}
+	return state.WriteJSON(e.dataDir(c.ID, beganFile), monitor.State{Version: 1, StartedAt: time.Now().UTC()})
 }
 
 // prepare makes the root file system, the sandbox and the bundle.

@@ -65,10 +65,10 @@ func wantsVersion(args []string) bool {
 // parser builds kong's model of one command and the globals.
 func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 	options := []kong.Option{
-		kong.Name(l.Name), kong.Description(l.Help), kong.UsageOnError(),
+		kong.Name(l.Name), kong.Description(l.Help),
 		kong.Writers(l.Out.Out, l.Out.Err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: false}),
+		kong.NoDefaultHelp(),
 	}
 	if cmd != nil {
 		var tags []string
@@ -81,6 +81,19 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		options = append(options, kong.DynamicCommand(cmd.Name, cmd.Help, "", cmd.New(), tags...))
 	}
 	return kong.New(l.Globals, options...)
+}
+
+// HelpFlag is --help. kong's own would take -h, which is docker's host name.
+type HelpFlag bool
+
+// BeforeReset shows the help of the selected command and ends.
+func (h HelpFlag) BeforeReset(ctx *kong.Context) error {
+	options := kong.HelpOptions{Compact: true, ValueFormatter: kong.DefaultHelpValueFormatter}
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	ctx.Exit(0)
+	return nil
 }
 
 // exited carries the status of kong's own exits (--help) up to Run.
