@@ -22,9 +22,26 @@ const cgroupRoot = "/sys/fs/cgroup"
 // unifiedCgroups reports whether this host has cgroup v2 alone.
 func unifiedCgroups() bool { return cgroups.IsCgroup2UnifiedMode() }
 
-// enterCgroup makes the container's cgroup, puts pid into it and sets its
-// limits. The record learns the paths first, so that a killed create is undone.
-func (r *Runtime) enterCgroup(pid int, rec *record, spec *specs.Spec) error {
+// A group is a container's cgroup while it is made. The zero value is none.
+type group struct {
+	manager cgroups.Manager
+	res     *cgroups.Resources
+	limited []string // the controllers that limits were asked of
+	// optional: a user without delegated cgroups may do without.
+	optional bool
+}
+
+// planCgroup says which cgroup the container gets, and refuses limits that this
+// host cannot apply.
+func (r *Runtime) planCgroup(rec *record, spec *specs.Spec) (*group, error) {
+	res := spec.Linux.Resources
+	limited := wanted(res)
+	if r.NoCgroup {
+		if len(limited) > 0 {
+			return nil, fmt.Errorf("set limits (%s): cgroups are disabled", strings.Join(limited, ", "))
+		}
+		return &group{}, nil
+	}
 	rec.CgroupsPath, rec.Systemd = spec.Linux.CgroupsPath, r.Systemd
 	if rec.CgroupsPath == "" {
 		rec.CgroupsPath = "/" + rec.ID
@@ -32,37 +49,93 @@ func (r *Runtime) enterCgroup(pid int, rec *record, spec *specs.Spec) error {
 			rec.CgroupsPath = "system.slice:kist:" + rec.ID
 		}
 	}
-	res := spec.Linux.Resources
-	limited := wanted(res)
-	if r.NoCgroup {
-		if len(limited) > 0 {
-			return fmt.Errorf("set limits (%s): cgroups are disabled", strings.Join(limited, ", "))
-		}
-		return r.write(rec)
-	}
 	if err := available(limited); err != nil {
-		return err
+		return nil, err
 	}
-	m, err := r.cgroup(rec, convert(res))
+	g := &group{res: convert(res), limited: limited, optional: r.Rootless && len(limited) == 0}
+	m, err := r.cgroup(rec, g.res)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rec.CgroupPaths = m.GetPaths()
-	if err := r.write(rec); err != nil {
-		return err
-	}
-	if err := m.Apply(pid); err != nil {
-		if r.Rootless && len(limited) == 0 {
-			rec.CgroupPaths = nil
-			return nil
+	if !unifiedCgroups() && !rec.Systemd {
+		// Of a hybrid host's unified hierarchy nothing is wanted.
+		rec.CgroupPaths = m.GetPaths()
+		delete(rec.CgroupPaths, "")
+		if m, err = r.cgroup(rec, g.res); err != nil {
+			return nil, err
 		}
-		return cgroupError(err, limited)
 	}
-	rec.CgroupPaths = m.GetPaths()
-	if r.Rootless && len(limited) == 0 {
+	g.manager, rec.CgroupPaths = m, m.GetPaths()
+	return g, nil
+}
+
+// make makes the cgroup and sets its limits. pid is the process to put there,
+// which only systemd wants to know: init joins by itself; see join.
+func (g *group) make(rec *record, pid int) error {
+	if g.manager == nil {
 		return nil
 	}
-	return cgroupError(m.Set(convert(res)), limited)
+	if !rec.Systemd {
+		pid = -1
+	}
+	err := g.manager.Apply(pid)
+	rec.CgroupPaths = g.manager.GetPaths()
+	if err == nil {
+		err = g.manager.Set(g.res)
+	}
+	if err != nil && g.optional {
+		rec.CgroupPaths, g.manager = nil, nil
+		return nil
+	}
+	return cgroupError(err, g.limited)
+}
+
+// directory opens the cgroup to clone init right into it, which only cgroup v2
+// can; see CLONE_INTO_CGROUP in clone(2). Otherwise it returns nil.
+func (g *group) directory(rec *record) (*os.File, error) {
+	if g.manager == nil || rec.Systemd || !unifiedCgroups() {
+		return nil, nil
+	}
+	return os.OpenFile(rec.CgroupPaths[""], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
+// joinFiles opens the files that init writes "0" to in order to join. "tasks"
+// moves the writing thread only. Moving a whole process takes a lock that waits
+// for an RCU grace period, some 10 ms; see cgroup_procs_write_start in the
+// kernel's cgroup.c. init's other threads end at execve.
+func (g *group) joinFiles(rec *record) ([]*os.File, error) {
+	if g.manager == nil || rec.Systemd || unifiedCgroups() {
+		return nil, nil
+	}
+	return openTasks(rec, func(string) string { return "" })
+}
+
+// openTasks opens the files through which a thread joins the container's cgroups,
+// or those below, by controller.
+func openTasks(rec *record, below func(controller string) string) ([]*os.File, error) {
+	name := "tasks"
+	if unifiedCgroups() {
+		name = "cgroup.procs" // v2 moves threads only within a domain
+	}
+	var files []*os.File
+	for controller, path := range rec.CgroupPaths {
+		f, err := os.OpenFile(filepath.Join(path, filepath.Join("/", below(controller)), name), os.O_WRONLY, 0)
+		if errors.Is(err, os.ErrNotExist) && controller == "" && !unifiedCgroups() {
+			continue // systemd's part of a hybrid host's unified hierarchy
+		}
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 func cgroupError(err error, limited []string) error {

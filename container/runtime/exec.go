@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -215,15 +214,12 @@ func (e *execution) write() error {
 // cgroup puts the child into the container's cgroup before it does anything:
 // "0" in cgroup.procs is the writer; see cgroups(7).
 func (e *execution) cgroup() error {
+	files, err := openTasks(e.Record, e.below)
+	if err != nil {
+		return err
+	}
 	zero := e.script.String("0")
-	for controller, path := range e.Record.CgroupPaths {
-		f, err := os.OpenFile(filepath.Join(path, e.below(controller), "cgroup.procs"), os.O_WRONLY, 0)
-		if errors.Is(err, os.ErrNotExist) && len(e.Cgroup) == 0 {
-			continue // the same hierarchy under another controller's name
-		}
-		if err != nil {
-			return err
-		}
+	for _, f := range files {
 		fd, err := e.script.Fd(f)
 		if err != nil {
 			return err
@@ -238,13 +234,13 @@ func (e *execution) below(controller string) string {
 	for _, c := range e.Cgroup {
 		name, path, one := strings.Cut(c, ":")
 		if !one {
-			return filepath.Join("/", c)
+			return c
 		}
 		if slices.Contains(strings.Split(name, ","), controller) {
-			return filepath.Join("/", path)
+			return path
 		}
 	}
-	return "/"
+	return ""
 }
 
 // affinity keeps the program on the CPUs asked for; the kernel widens them when

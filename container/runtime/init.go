@@ -46,12 +46,26 @@ func InitMain() int {
 		return 1
 	}
 	p := &initProcess{setup: new(setup), connFd: fd, conn: reexec.NewConn(os.NewFile(uintptr(fd), "parent"))}
-	if _, err := p.conn.Receive(p.setup); err != nil {
+	tasks, err := p.conn.Receive(p.setup)
+	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	err = p.run()
+	if err = joinCgroup(tasks); err == nil {
+		err = p.run()
+	}
 	p.conn.Send(answer{Failure: failure(err)})
 	return 1
+}
+
+// joinCgroup moves this thread; see group.joinFiles.
+func joinCgroup(tasks []*os.File) error {
+	for _, f := range tasks {
+		if _, err := f.WriteString("0"); err != nil {
+			return fmt.Errorf("join cgroup %s: %w", f.Name(), err)
+		}
+		f.Close()
+	}
+	return nil
 }
 
 // failure is err as data for the parent, who words it.

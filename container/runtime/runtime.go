@@ -159,11 +159,27 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 			err = errors.Join(err, r.Delete(context.WithoutCancel(ctx), id, true))
 		}
 	}()
-	listener, err := r.prepareStart(id, spec, o)
+	return r.create(ctx, rec, spec, o)
+}
+
+// create makes the process and its cgroup. On v1 the two overlap; on v2 the
+// process is cloned into its cgroup.
+func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (_ *Process, err error) {
+	listener, err := r.prepareStart(rec.ID, spec, o)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startInit(spec, o, listener)
+	g, err := r.planCgroup(rec, spec)
+	if err != nil {
+		return nil, err
+	}
+	early := unifiedCgroups() && !rec.Systemd
+	if early {
+		if err := errors.Join(r.write(rec), g.make(rec, 0)); err != nil {
+			return nil, err
+		}
+	}
+	p, err := startInit(rec, spec, o, g, listener)
 	if err != nil {
 		return nil, err
 	}
@@ -172,10 +188,28 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 			p.kill()
 		}
 	}()
-	if err := r.setup(ctx, p, rec, spec, o); err != nil {
+	p.warn = r.warn
+	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
+	if err := rec.started(p.pid); err != nil {
+		return nil, p.died(io.EOF)
+	}
+	if err := r.write(rec); err != nil {
 		return nil, err
 	}
-	return p, nil
+	if !early {
+		if err := g.make(rec, p.pid); err != nil {
+			return nil, err
+		}
+		if rec.Systemd || len(rec.CgroupPaths) == 0 { // systemd has made the paths
+			if err := r.write(rec); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := r.oomScore(p.pid, spec.Process); err != nil {
+		return nil, err
+	}
+	return p, r.setup(ctx, p, rec, spec, g, o)
 }
 
 func (o *CreateOptions) load() (*specs.Spec, error) {
@@ -200,25 +234,19 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// setup makes the cgroup, hands the spec over and waits until the environment
-// stands.
-func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *specs.Spec, o CreateOptions) error {
-	if err := rec.started(p.pid); err != nil {
-		return p.died(io.EOF)
-	}
-	p.warn = r.warn
-	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
-	if err := r.oomScore(p.pid, spec.Process); err != nil {
-		return err
-	}
-	if err := r.enterCgroup(p.pid, rec, spec); err != nil {
-		return err
-	}
+// setup hands the spec over and waits until the environment stands.
+func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *specs.Spec, g *group, o CreateOptions) error {
 	msg, err := newSetup(spec, rec, o)
 	if err != nil {
 		return err
 	}
-	if err := p.conn.Send(msg); err != nil {
+	tasks, err := g.joinFiles(rec)
+	if err != nil {
+		return err
+	}
+	err = p.conn.Send(msg, tasks...)
+	closeAll(tasks)
+	if err != nil {
 		return p.died(err)
 	}
 	if msg.WaitHooks {

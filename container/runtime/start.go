@@ -20,7 +20,7 @@ func (r *Runtime) prepareStart(id string, spec *specs.Spec, o CreateOptions) (*o
 	if !o.Detached {
 		return nil, nil
 	}
-	if err := state.WriteJSON(r.dir(id, specFile), spec); err != nil {
+	if err := state.WriteVolatileJSON(r.dir(id, specFile), spec); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

@@ -60,7 +60,9 @@ func (r *Runtime) reserve(rec *record) error {
 	return err
 }
 
-func (r *Runtime) write(rec *record) error { return state.WriteJSON(r.dir(rec.ID, recordFile), rec) }
+func (r *Runtime) write(rec *record) error {
+	return state.WriteVolatileJSON(r.dir(rec.ID, recordFile), rec)
+}
 
 func (r *Runtime) read(id string) (*record, error) {
 	if !state.ValidName(id) {

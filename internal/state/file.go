@@ -71,6 +71,24 @@ func WriteJSON(path string, v any) error {
 	return WriteFile(path, append(data, '\n'), 0o600)
 }
 
+// WriteVolatileJSON is WriteJSON for the tree that a reboot empties: after a kill
+// the file is complete or absent, but it is not synced, which saves a millisecond.
+func WriteVolatileJSON(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	temp := filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
+	err = os.WriteFile(temp, append(data, '\n'), 0o600)
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		os.Remove(temp)
+	}
+	return err
+}
+
 // ReadJSON decodes the file path into v. The error is an *os.PathError when
 // there is none; a file that does not parse is named.
 func ReadJSON(path string, v any) error {

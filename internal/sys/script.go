@@ -105,8 +105,10 @@ func Data[T any](s *Script, p *T) uintptr {
 	return uintptr(unsafe.Pointer(p))
 }
 
-// highest is above every descriptor that Stdio assigns to.
-const highest = 128
+// highest is above every descriptor that Stdio assigns to, and below 64: a table
+// of descriptors that grows in a process with threads waits for an RCU grace
+// period, some 10 ms; see expand_fdtable in the kernel's file.c.
+const highest = 32
 
 // Fd duplicates f to a number that no dup of the child overwrites and returns
 // it. The duplicate is closed when Start returns.
@@ -122,6 +124,9 @@ func (s *Script) Fd(f *os.File) (uintptr, error) {
 
 // Stdio makes files the child's descriptors 0, 1, 2, …
 func (s *Script) Stdio(files ...*os.File) error {
+	if len(files) > highest {
+		return fmt.Errorf("%d descriptors are more than %d", len(files), highest)
+	}
 	for i, f := range files {
 		fd, err := s.Fd(f)
 		if err != nil {
