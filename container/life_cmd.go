@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -226,7 +227,7 @@ func (e *Engine) Stop(ctx context.Context, c *Config, timeout time.Duration) err
 	if err != nil && !errors.Is(err, sys.ErrGone) {
 		return err
 	}
-	if err := e.settled(ctx, c.ID); err != nil {
+	if err := e.settled(ctx, c); err != nil {
 		return err
 	}
 	e.event(c, "stop", nil)
@@ -261,19 +262,56 @@ func waitGone(ctx context.Context, p sys.Process, timeout time.Duration) bool {
 	return false
 }
 
-// settled waits until the monitor has recorded the end and cleaned up: it is
-// gone, or it has started the container again.
-func (e *Engine) settled(ctx context.Context, id string) error {
-	f := e.facts(id)
+// patience is how long what was killed may take to end.
+const patience = 20 * time.Second
+
+// settled waits until the run has ended and is cleaned up. Where its monitor was
+// killed, that is done here.
+func (e *Engine) settled(ctx context.Context, c *Config) error {
+	f := e.facts(c.ID)
 	if f.State == nil {
 		return nil
 	}
 	m := sys.Process{Pid: f.State.Monitor, Start: f.State.MonStart}
-	const patience = 20 * time.Second
 	if !waitGone(ctx, m, patience) {
 		return fmt.Errorf("its monitor (pid %d) does not end", m.Pid)
 	}
-	return nil
+	if !f.MonitorAlive {
+		p := sys.Process{Pid: f.State.Pid, Start: f.State.PidStart}
+		if !waitGone(ctx, p, patience) {
+			return fmt.Errorf("its process (pid %d) does not end", p.Pid)
+		}
+	}
+	return e.reconcile(ctx, c)
+}
+
+// reconcile records the end of a run whose monitor was killed, and undoes what
+// the run made. It does nothing to a run that has a living process, and leaves
+// it to others when another command is at the container.
+func (e *Engine) reconcile(ctx context.Context, c *Config) error {
+	lock, err := state.TryLock(e.Roots.Lock("container-" + c.ID))
+	if errors.Is(err, state.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	f := e.facts(c.ID)
+	if f.State == nil || f.InitAlive || f.MonitorAlive {
+		return nil
+	}
+	st := statusOf(f)
+	if !c.AutoRemove && st.FinishedAt.IsZero() && !st.StartedAt.IsZero() {
+		exit := monitor.Exit{Version: 1, StartedAt: st.StartedAt, FinishedAt: time.Now().UTC(), ExitCode: st.ExitCode, Error: st.Error}
+		if err := state.WriteJSON(e.dataDir(c.ID, exitFile), exit); err != nil {
+			return err
+		}
+	}
+	if c.AutoRemove {
+		return e.remove(ctx, c, true)
+	}
+	return e.cleanRun(ctx, c)
 }
 
 // StopCmd is `kist stop`.
@@ -425,7 +463,7 @@ func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		}
 		e.event(ct, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
 		if sig == unix.SIGKILL {
-			return e.settled(ctx, ct.ID)
+			return e.settled(ctx, ct)
 		}
 		return nil
 	})
@@ -472,7 +510,7 @@ func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 			err = e.Stop(ctx, ct, time.Duration(*c.Time)*time.Second)
 		} else {
 			e.signal(ct.ID, unix.SIGKILL)
-			err = e.settled(ctx, ct.ID)
+			err = e.settled(ctx, ct)
 		}
 		if err != nil {
 			return err

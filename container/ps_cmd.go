@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,12 +96,23 @@ func (e *Engine) list(f ui.Filters, all bool) ([]listed, error) {
 	}
 	var list []listed
 	for _, c := range configs {
-		l := listed{c, e.Status(c.ID)}
+		l := listed{c, e.settledStatus(c)}
 		if (all || l.Busy()) && l.matches(f) && bounds(c) {
 			list = append(list, l)
 		}
 	}
 	return list, nil
+}
+
+// settledStatus is Status, after what a killed monitor left was cleaned up.
+func (e *Engine) settledStatus(c *Config) Status {
+	st := e.Status(c.ID)
+	if st.Word == StatusExited && st.FinishedAt.IsZero() {
+		if e.reconcile(context.Background(), c) == nil {
+			st = e.Status(c.ID)
+		}
+	}
+	return st
 }
 
 // candidates are all containers, or those with a run directory: only they can run.

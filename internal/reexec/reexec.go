@@ -11,6 +11,9 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Role is a way to run this binary other than as the command line.
@@ -27,6 +30,10 @@ type Role struct {
 func Dispatch(roles []Role) {
 	for _, r := range roles {
 		if os.Args[0] == r.Name {
+			// The kernel took the name of this thread from /proc/self/exe.
+			if name, err := unix.BytePtrFromString(r.Name); err == nil {
+				unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+			}
 			os.Exit(r.Main())
 		}
 	}
