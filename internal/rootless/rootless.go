@@ -132,9 +132,9 @@ func join(p sys.Process, env []string) (pid int, err error) {
 	script.Call("setns", unix.SYS_SETNS, fd, unix.CLONE_NEWUSER)
 	script.Call("setresgid", unix.SYS_SETRESGID, 0, 0, 0)
 	script.Call("setresuid", unix.SYS_SETRESUID, 0, 0, 0)
-	// Mounts made by the command stay with it; the host's later ones still show.
+	// Mounts made by the command stay with it: the kernel makes those of a mount
+	// namespace with another owner slaves; see mount_namespaces(7).
 	script.Call("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
-	script.Call("mount", unix.SYS_MOUNT, script.String("none"), script.String("/"), 0, unix.MS_REC|unix.MS_SLAVE)
 	script.Exec([]string{"/proc/self/exe"}, os.Args, env)
 	return script.Start()
 }
@@ -181,7 +181,9 @@ func create(ctx context.Context, r state.Roots, uid int, env []string) (int, err
 	return pid, nil
 }
 
-// Main plays Role: it waits for its ids and becomes the command.
+// Main plays Role: it waits for its ids and becomes the command. This process
+// has lost the capabilities of its namespace, since it was nobody there when it
+// was executed; the command is executed as root and has them.
 func Main() int {
 	conn := reexec.NewConn(os.NewFile(3, "parent"))
 	if _, err := conn.Receive(&struct{}{}); err != nil {
@@ -203,8 +205,7 @@ func becomeRoot() error {
 	if err := unix.Setresuid(0, 0, 0); err != nil {
 		return os.NewSyscallError("setresuid", err)
 	}
-	// Mounts made in here stay in here; the host's later ones still show.
-	return os.NewSyscallError("mount", unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+	return nil
 }
 
 // wait passes signals on and returns the child's status as a shell would.
