@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime/debug"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -31,6 +32,8 @@ import (
 
 func main() {
 	reexec.Dispatch(roles())
+	// A command lives for milliseconds: it is over before a collection pays.
+	debug.SetGCPercent(400)
 	// Whatever is written is the owner's alone unless its writer says otherwise.
 	unix.Umask(0o077)
 	os.Exit(run(os.Args[1:], ui.Std()))

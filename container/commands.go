@@ -17,7 +17,7 @@ func Commands() []ui.Command {
 		return ui.Command{Name: name, Aliases: aliases, Help: help, Group: groupContainer, New: n}
 	}
 	return []ui.Command{
-		c("run", "Create and run a new container from an image", func() any { return new(RunCmd) }),
+		c("run", "Create and run a new container from an image", func() any { return newRunCmd() }),
 		c("create", "Create a new container", func() any { return new(CreateCmd) }),
 		c("start", "Start one or more stopped containers", func() any { return new(StartCmd) }),
 		c("stop", "Stop one or more running containers", func() any { return new(StopCmd) }),

@@ -181,11 +181,21 @@ func (e *Engine) likeRoot(c *Config) error {
 
 // removeFiles removes what Create made: first the name of the thing, then it.
 func (e *Engine) removeFiles(c *Config) error {
-	err := state.Remove(e.dataDir(c.ID))
+	trash, err := e.hideFiles(c)
+	if trash == "" {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(trash))
+}
+
+// hideFiles makes what Create made invisible and returns what is left to remove.
+func (e *Engine) hideFiles(c *Config) (trash string, err error) {
+	trash, err = state.Discard(e.dataDir(c.ID))
 	if c.Name != "" {
 		e.unclaim(c.Name, c.ID)
 	}
 	os.RemoveAll(e.runDir(c.ID))
+	// IDs are never given twice, so nobody makes this lock again.
 	os.Remove(e.Roots.Lock("container-" + c.ID))
-	return err
+	return trash, err
 }

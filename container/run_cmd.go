@@ -130,6 +130,18 @@ type RunCmd struct {
 	DetachKeys  string   `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
 	SigProxy    bool     `negatable:"" default:"true" help:"Pass signals on to the program."`
 	Argv        []string `arg:"" name:"image" passthrough:"" help:"Image, then command and arguments."`
+
+	// starter is the monitor, started before the command line is parsed: the two
+	// take about as long. One that is never told what to run ends by itself.
+	starter *monitor.Starter
+}
+
+// newRunCmd starts the monitor ahead.
+func newRunCmd() *RunCmd {
+	c := new(RunCmd)
+	// An error shows again, and is told, when the monitor is needed.
+	c.starter, _ = monitor.Spawn()
+	return c
 }
 
 // HandlesSignals says that signals are for the container.
@@ -152,10 +164,11 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if c.Tty && c.Interactive && !c.Detach && !ui.IsTerminal(out.In) {
 		return errors.New("the input device is not a TTY")
 	}
-	// The monitor starts while the container is prepared.
-	starter, err := monitor.Spawn()
-	if err != nil {
-		return ui.WithCode(failedCode, err)
+	starter := c.starter
+	if starter == nil {
+		if starter, err = monitor.Spawn(); err != nil {
+			return ui.WithCode(failedCode, err)
+		}
 	}
 	ct, err := c.create(ctx, e, out, c.Argv, !c.Detach)
 	if err != nil {

@@ -200,32 +200,31 @@ func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
 
 // AfterExit is the monitor's last act: it undoes the run, and removes the
 // container if it is to go.
-func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) error {
+func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), err error) {
 	lock, err := e.lock(ctx, s.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer lock.Unlock()
 	// A new start may have come between the exit and here; then the run directory
 	// is another monitor's.
 	var st monitor.State
 	if state.ReadJSON(e.runDir(s.ID, stateFile), &st) == nil && st.Monitor != os.Getpid() {
-		return nil
+		return nil, nil
 	}
 	c, err := e.read(s.ID)
 	if errors.Is(err, ErrNotFound) {
 		c, err = &Config{ID: s.ID, Name: s.Name}, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := e.cleanRun(ctx, c); err != nil {
-		return err
+	if err := e.cleanRun(ctx, c); err != nil || !s.AutoRemove {
+		return nil, err
 	}
-	if s.AutoRemove {
-		return e.remove(ctx, c, true)
-	}
-	return nil
+	trash, err := e.hideFiles(c)
+	e.event(c, "destroy", nil)
+	return func() { os.RemoveAll(trash) }, errors.Join(err, e.removeAnonymous(ctx, c))
 }
 
 // remove deletes a container that does not run; the caller holds its lock.
@@ -240,6 +239,11 @@ func (e *Engine) remove(ctx context.Context, c *Config, volumes bool) error {
 	if !volumes {
 		return nil
 	}
+	return e.removeAnonymous(ctx, c)
+}
+
+// removeAnonymous removes the volumes that were made for this container alone.
+func (e *Engine) removeAnonymous(ctx context.Context, c *Config) error {
 	var errs []error
 	for _, m := range c.Mounts {
 		if m.Anonymous {

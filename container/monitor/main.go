@@ -24,8 +24,10 @@ import (
 // Hooks are what the monitor calls of packages that import it.
 type Hooks struct {
 	// Cleanup undoes what was made for a run that has ended; it is called once,
-	// after the exit was recorded, and removes the container if it is to go.
-	Cleanup func(ctx context.Context, s *Spec) error
+	// after the exit was recorded, and removes the container if it is to go. The
+	// function that it returns, unless nil, removes what is invisible by then:
+	// nobody need wait for it.
+	Cleanup func(ctx context.Context, s *Spec) (purge func(), err error)
 	// Serve answers for the container on its networks (names, published ports)
 	// until ctx ends. nil: nothing to serve.
 	Serve func(ctx context.Context, s *Spec) error
@@ -55,9 +57,6 @@ type monitor struct {
 func Main(hooks func(*Spec) Hooks) int {
 	// The mount namespace is this thread's, and every child is forked from it.
 	goruntime.LockOSThread()
-	// A monitor mostly waits: keep what it holds small rather than fast.
-	goruntime.GOMAXPROCS(2)
-	debug.SetGCPercent(20)
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
 	unix.Umask(0o077)
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
@@ -210,8 +209,12 @@ func (m *monitor) serve(ctx context.Context) {
 	if m.Health != nil && len(m.Health.Test) > 0 && m.Health.Test[0] != "NONE" {
 		go m.watchHealth(ctx)
 	}
-	// What the start needed is garbage now, and an idle monitor never collects.
-	time.AfterFunc(300*time.Millisecond, debug.FreeOSMemory)
+	// Nothing was collected until here, to start fast. From now on a monitor mostly
+	// waits: keep what it holds small. What the start needed is garbage.
+	time.AfterFunc(300*time.Millisecond, func() {
+		debug.SetGCPercent(20)
+		debug.FreeOSMemory()
+	})
 }
 
 // onTerminate makes a shutdown of the machine, which signals every process, a
@@ -288,9 +291,10 @@ func (m *monitor) event(action string, e Exit) {
 // see the end of the connection when all is done.
 func (m *monitor) finish() {
 	var cleaned sync.WaitGroup
+	var purge func()
 	cleaned.Go(func() {
 		if m.hooks.Cleanup != nil {
-			m.hooks.Cleanup(context.Background(), &m.Spec)
+			purge, _ = m.hooks.Cleanup(context.Background(), &m.Spec)
 		}
 	})
 	m.hub.drain()
@@ -298,6 +302,9 @@ func (m *monitor) finish() {
 	m.sock.stop()
 	cleaned.Wait()
 	m.sock.close()
+	if purge != nil {
+		purge()
+	}
 }
 
 // waitFor reaps p. The wait costs no thread: a pidfd is readable when the

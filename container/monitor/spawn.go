@@ -45,6 +45,7 @@ func Spawn() (*Starter, error) {
 	defer theirs.Close()
 	cmd := reexec.Command(context.Background(), Role)
 	cmd.Dir = "/"
+	cmd.Env = []string{"GOGC=off"} // until the container runs: see monitor.serve
 	cmd.ExtraFiles = []*os.File{theirs.File()}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
