@@ -189,23 +189,26 @@ func (s *Store) adopt(in *ingested, parent string) (Layer, error) {
 	}
 	l := Layer{DiffID: in.res.DiffID, ChainID: chainID(parent, in.res.DiffID)}
 	l.Dir = s.layerPath(l.ChainID)
-	if err := s.publishIngested(in, append(stack, l)); err != nil {
+	if err = s.sync(); err == nil {
+		err = s.publishIngested(in, append(stack, l))
+	}
+	if err != nil {
 		in.discard()
 		return Layer{}, err
 	}
-	return l, nil
+	return l, s.syncNames()
 }
 
+// publishIngested gives a synced layer and its blob their names.
 func (s *Store) publishIngested(in *ingested, stack []Layer) error {
-	if err := s.sync(); err != nil {
-		return err
-	}
 	if err := os.Rename(in.blob, s.blobPath(in.desc.Digest)); err != nil {
 		return err
 	}
-	if err := s.publish(in.tree, stack, in.desc, in.res); err != nil {
-		return err
-	}
+	return s.publish(in.tree, stack, in.desc, in.res)
+}
+
+// syncNames makes the names of published layers and blobs durable.
+func (s *Store) syncNames() error {
 	return errors.Join(state.SyncDir(s.layerDir()), state.SyncDir(s.imageDir("blobs", "sha256")))
 }
 
@@ -244,12 +247,15 @@ func (s *Store) AddLayerFromDir(ctx context.Context, parent, dir string, o Layer
 	l.Dir = s.layerPath(l.ChainID)
 	// The move comes last: after an error the caller still has its directory.
 	in.tree = dir
-	if err := s.publishIngested(in, append(stack, l)); err != nil {
+	if err = s.sync(); err == nil {
+		err = s.publishIngested(in, append(stack, l))
+	}
+	if err != nil {
 		in.tree = ""
 		in.discard()
 		return Layer{}, v1.Descriptor{}, err
 	}
-	return l, in.desc, nil
+	return l, in.desc, s.syncNames()
 }
 
 // pack writes the blob of an upper directory.

@@ -87,7 +87,7 @@ func (f *layerFetch) all(ctx context.Context, descs []v1.Descriptor, diffIDs []v
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return layers, errors.Join(state.SyncDir(f.s.layerDir()), state.SyncDir(f.s.imageDir("blobs", "sha256")))
+	return layers, f.s.syncNames()
 }
 
 // one brings the top of stack into the store. The lock of a layer is held until

@@ -247,6 +247,9 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if err := s.sync(); err != nil {
+		return nil, err
+	}
 	for i := range stack {
 		if in := taken[i]; in != nil {
 			if err := s.publishIngested(in, stack[:i+1]); err != nil {
@@ -255,7 +258,7 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 			taken[i], descs[i] = nil, in.desc
 		}
 	}
-	return descs, nil
+	return descs, s.syncNames()
 }
 
 func (s *Store) loadDockerLayer(ctx context.Context, a archive, name, diffID string, task *ui.Task) (*ingested, error) {

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -47,10 +48,13 @@ func newStore(t testing.TB) *Store {
 
 // waitForReaper keeps the test's directory until nobody removes trash in it.
 func waitForReaper(s *Store) {
-	for range 200 {
+	for range 500 {
+		trash := slices.ContainsFunc(readNames(s.layerDir()), isTrash)
 		if lock, err := state.TryLock(s.layerDir(reapLock)); err == nil {
 			lock.Unlock()
-			return
+			if !trash {
+				return
+			}
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
