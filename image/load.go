@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -217,7 +218,7 @@ func (s *Store) loadDockerItem(ctx context.Context, a archive, it dockerItem, o 
 	return s.AddRawImage(ctx, raw, descs, it.RepoTags)
 }
 
-// loadDockerLayers takes in the layers, two at a time, and publishes them from
+// loadDockerLayers takes in the layers, some at a time, and publishes them from
 // the base up.
 func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, diffIDs []v1.Hash, o LoadOptions) ([]v1.Descriptor, error) {
 	stack := s.layers(diffIDs)
@@ -231,7 +232,7 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 		}
 	}()
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2)
+	g.SetLimit(max(3, runtime.NumCPU()))
 	for i, l := range stack {
 		task := o.Progress.Task(short(l.DiffID), 0)
 		if rec, err := s.layerRecord(l.ChainID); err == nil && exists(l.Dir) && rec.Blob.Size > 0 && s.hasBlob(rec.Blob) {
@@ -245,9 +246,6 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	if err := s.sync(); err != nil {
 		return nil, err
 	}
 	for i := range stack {
@@ -274,6 +272,11 @@ func (s *Store) loadDockerLayer(ctx context.Context, a archive, name, diffID str
 	if in.res.DiffID != diffID {
 		in.discard()
 		return nil, fmt.Errorf("layer %.255s: %w: it is %s, the image says %s", name, ErrCorrupt, in.res.DiffID, diffID)
+	}
+	// Each layer is synced while the others still keep the processors busy.
+	if err := s.sync(); err != nil {
+		in.discard()
+		return nil, err
 	}
 	task.Done("Loaded")
 	return in, nil
