@@ -27,7 +27,7 @@ type ImageUsage struct{ Size, Shared, Unique int64 }
 // Usage adds up the blobs' blocks and the layers' records.
 func (s *Store) Usage() (Usage, error) {
 	u := Usage{PerImage: map[string]ImageUsage{}}
-	for _, dir := range []string{s.imageDir("blobs", "sha256"), s.imageDir("partial"), s.imageDir()} {
+	for _, dir := range []string{s.imageDir("blobs", "sha256"), s.imageDir("blobs"), s.imageDir("partial"), s.imageDir()} {
 		u.Blobs += blocksIn(dir)
 	}
 	disk, err := s.layerSizes()
@@ -37,6 +37,7 @@ func (s *Store) Usage() (Usage, error) {
 	for _, n := range disk {
 		u.Layers += n
 	}
+	u.Layers += blocksIn(s.layerDir())
 	u.Disk = u.Blobs + u.Layers
 	return u, s.perImage(&u, disk)
 }
@@ -91,7 +92,7 @@ func (s *Store) layerSizes() (map[string]int64, error) {
 			continue
 		}
 		if rec, err := s.layerRecord("sha256:" + e.Name()); err == nil && isHex(e.Name()) {
-			sizes[e.Name()] = rec.Disk
+			sizes[e.Name()] = rec.Disk + ownBlocks(s.layerDir(e.Name()))
 			continue
 		}
 		sizes[e.Name()] = treeBlocks(s.layerDir(e.Name()))
@@ -99,8 +100,9 @@ func (s *Store) layerSizes() (map[string]int64, error) {
 	return sizes, nil
 }
 
+// blocksIn counts a directory and the files in it, not what is below.
 func blocksIn(dir string) int64 {
-	var sum int64
+	sum := ownBlocks(dir)
 	for _, name := range readNames(dir) {
 		var st unix.Stat_t
 		if unix.Lstat(filepath.Join(dir, name), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
@@ -108,6 +110,14 @@ func blocksIn(dir string) int64 {
 		}
 	}
 	return sum
+}
+
+func ownBlocks(path string) int64 {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return 0
+	}
+	return st.Blocks * 512
 }
 
 // treeBlocks counts each file once, as du does.
