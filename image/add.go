@@ -33,6 +33,14 @@ type LayerOptions struct {
 // "" for a base layer. A compressed archive is kept as it came; another is
 // compressed. The caller holds a pin until an image refers to the layer.
 func (s *Store) AddLayer(ctx context.Context, parent string, r io.Reader, o LayerOptions) (Layer, v1.Descriptor, error) {
+	if err := s.prepare(); err != nil {
+		return Layer{}, v1.Descriptor{}, err
+	}
+	pin, err := s.Pin(ctx)
+	if err != nil {
+		return Layer{}, v1.Descriptor{}, err
+	}
+	defer pin.Unlock()
 	in, err := s.ingest(ctx, r, o)
 	if err != nil {
 		return Layer{}, v1.Descriptor{}, err
@@ -61,9 +69,6 @@ func (in *ingested) discard() {
 
 // ingest unpacks the archive r and writes its blob, both under temporary names.
 func (s *Store) ingest(ctx context.Context, r io.Reader, o LayerOptions) (_ *ingested, err error) {
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
 	in := &ingested{blob: s.imageDir("partial", ".tmp-"+rand.Text())}
 	defer func() {
 		if err != nil {
@@ -189,8 +194,9 @@ func (s *Store) adopt(in *ingested, parent string) (Layer, error) {
 	}
 	l := Layer{DiffID: in.res.DiffID, ChainID: chainID(parent, in.res.DiffID)}
 	l.Dir = s.layerPath(l.ChainID)
-	if err = s.sync(); err == nil {
-		err = s.publishIngested(in, append(stack, l))
+	stack = append(stack, l)
+	if err = s.stage(in.tree, stack, in.desc, in.res); err == nil {
+		err = s.publishIngested(in, stack)
 	}
 	if err != nil {
 		in.discard()
@@ -204,7 +210,7 @@ func (s *Store) publishIngested(in *ingested, stack []Layer) error {
 	if err := os.Rename(in.blob, s.blobPath(in.desc.Digest)); err != nil {
 		return err
 	}
-	return s.publish(in.tree, stack, in.desc, in.res)
+	return s.publish(in.tree, stack, in.res)
 }
 
 // syncNames makes the names of published layers and blobs durable.
@@ -233,6 +239,11 @@ func (s *Store) AddLayerFromDir(ctx context.Context, parent, dir string, o Layer
 	if err := s.prepare(); err != nil {
 		return Layer{}, v1.Descriptor{}, err
 	}
+	pin, err := s.Pin(ctx)
+	if err != nil {
+		return Layer{}, v1.Descriptor{}, err
+	}
+	defer pin.Unlock()
 	stack, err := s.stackOf(parent)
 	if err != nil {
 		return Layer{}, v1.Descriptor{}, err
@@ -245,13 +256,22 @@ func (s *Store) AddLayerFromDir(ctx context.Context, parent, dir string, o Layer
 	}
 	l := Layer{DiffID: in.res.DiffID, ChainID: chainID(parent, in.res.DiffID)}
 	l.Dir = s.layerPath(l.ChainID)
+	stack = append(stack, l)
 	// The move comes last: after an error the caller still has its directory.
-	in.tree = dir
-	if err = s.sync(); err == nil {
-		err = s.publishIngested(in, append(stack, l))
+	tree := s.layerDir(".tmp-" + rand.Text())
+	err = s.stage(tree, stack, in.desc, in.res)
+	if err == nil {
+		err = os.Rename(dir, tree)
+	}
+	if err == nil {
+		in.tree = tree
+		if err = s.publishIngested(in, stack); err != nil {
+			err = errors.Join(err, os.Rename(tree, dir))
+			in.tree = ""
+		}
 	}
 	if err != nil {
-		in.tree = ""
+		os.Remove(tree + recordSuffix)
 		in.discard()
 		return Layer{}, v1.Descriptor{}, err
 	}

@@ -39,7 +39,7 @@ type layerRecord struct {
 
 func (s *Store) layerRecord(chainID string) (layerRecord, error) {
 	var r layerRecord
-	err := state.ReadJSON(s.layerPath(chainID)+".json", &r)
+	err := state.ReadJSON(s.layerPath(chainID)+recordSuffix, &r)
 	return r, err
 }
 
@@ -104,15 +104,14 @@ func (f *layerFetch) one(ctx context.Context, d v1.Descriptor, stack []Layer, be
 		task.Done("Already exists")
 		return wait(ctx, below)
 	}
-	tmp, res, err := f.blobAndTree(ctx, d, top, task)
+	tmp, res, err := f.blobAndTree(ctx, d, stack, task)
 	if err != nil {
 		return err
 	}
-	if err := wait(ctx, below); err != nil {
-		discard(tmp)
-		return err
+	if err = wait(ctx, below); err == nil {
+		err = f.s.publish(tmp, stack, res)
 	}
-	if err := f.s.publish(tmp, stack, d, res); err != nil {
+	if err != nil {
 		discard(tmp)
 		return err
 	}
@@ -121,7 +120,8 @@ func (f *layerFetch) one(ctx context.Context, d v1.Descriptor, stack []Layer, be
 }
 
 // blobAndTree stores the blob d and unpacks it into a temporary directory.
-func (f *layerFetch) blobAndTree(ctx context.Context, d v1.Descriptor, top Layer, task *ui.Task) (string, layer.Result, error) {
+func (f *layerFetch) blobAndTree(ctx context.Context, d v1.Descriptor, stack []Layer, task *ui.Task) (string, layer.Result, error) {
+	top := stack[len(stack)-1]
 	lock, err := state.AcquireLock(ctx, f.s.roots.Lock("blob-"+short(d.Digest.String())))
 	if err != nil {
 		return "", layer.Result{}, err
@@ -135,11 +135,7 @@ func (f *layerFetch) blobAndTree(ctx context.Context, d v1.Descriptor, top Layer
 		return "", res, err
 	}
 	task.Phase("Syncing", 0)
-	if err := f.s.sync(); err != nil {
-		discard(tmp)
-		return "", res, err
-	}
-	if !f.s.hasBlob(d) {
+	if err = f.s.stage(tmp, stack, d, res); err == nil && !f.s.hasBlob(d) {
 		err = os.Rename(f.s.partialPath(d), f.s.blobPath(d.Digest))
 	}
 	if err != nil {
@@ -224,17 +220,9 @@ func (s *Store) tempLayer() (string, error) {
 	return tmp, os.Mkdir(tmp, 0o755)
 }
 
-// publish gives an unpacked layer its name. Its files are synced; what happens
-// here is ordered before the rename by the file system's journal.
-func (s *Store) publish(tmp string, stack []Layer, blob v1.Descriptor, res layer.Result) error {
+// stage writes the record of the layer in tmp beside it, and makes both durable.
+func (s *Store) stage(tmp string, stack []Layer, blob v1.Descriptor, res layer.Result) error {
 	top := stack[len(stack)-1]
-	if exists(top.Dir) {
-		return discard(tmp)
-	}
-	img := Image{Layers: stack[:len(stack)-1]}
-	if err := layer.Adopt(tmp, res, img.LowerDirs(), s.o.Rootless); err != nil {
-		return err
-	}
 	rec := layerRecord{
 		Version: 1, ChainID: top.ChainID, DiffID: top.DiffID,
 		Size: res.Size, Disk: res.Disk, Files: res.Files, Made: time.Now().UTC(),
@@ -243,7 +231,30 @@ func (s *Store) publish(tmp string, stack []Layer, blob v1.Descriptor, res layer
 	if n := len(stack); n > 1 {
 		rec.Parent = stack[n-2].ChainID
 	}
-	if err := writeRecord(top.Dir+".json", rec); err != nil {
+	data, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(tmp+recordSuffix, data, 0o600); err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+const recordSuffix = ".json"
+
+// publish gives a staged layer its name. What changes here is metadata, which
+// the file system's journal keeps in order before the rename.
+func (s *Store) publish(tmp string, stack []Layer, res layer.Result) error {
+	top := stack[len(stack)-1]
+	if exists(top.Dir) {
+		return discard(tmp)
+	}
+	img := Image{Layers: stack[:len(stack)-1]}
+	if err := layer.Adopt(tmp, res, img.LowerDirs(), s.o.Rootless); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp+recordSuffix, top.Dir+recordSuffix); err != nil {
 		return err
 	}
 	err := os.Rename(tmp, top.Dir)
@@ -253,24 +264,11 @@ func (s *Store) publish(tmp string, stack []Layer, blob v1.Descriptor, res layer
 	return err
 }
 
-// writeRecord writes a layer's record without a sync of its own: one that a
-// power cut empties is made again from the tree.
-func writeRecord(path string, rec layerRecord) error {
-	data, err := json.MarshalIndent(rec, "", "  ")
-	if err != nil {
-		return err
-	}
-	tmp := path + ".tmp-" + rand.Text()
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
-}
-
 func discard(tmp string) error {
 	if tmp == "" {
 		return nil
 	}
+	os.Remove(tmp + recordSuffix)
 	return state.Remove(tmp)
 }
 

@@ -56,6 +56,27 @@ func (s *Store) unpin(pin *state.Lock) {
 	}
 }
 
+// tidy removes what killed pulls and builds left half unpacked, when nobody is
+// at work. Their downloads stay, for the pull that continues them.
+func (s *Store) tidy() {
+	litter := func(name string) bool { return strings.HasPrefix(name, ".tmp-") }
+	if !slices.ContainsFunc(readNames(s.layerDir()), litter) {
+		return
+	}
+	lock, err := state.TryLock(s.imageDir("pin.lock"))
+	if err != nil {
+		return
+	}
+	defer lock.Unlock()
+	for _, name := range readNames(s.layerDir()) {
+		if litter(name) {
+			state.Discard(s.layerDir(name))
+		}
+	}
+	// Without a reaper the litter waits, invisible, for the next collection.
+	s.reap()
+}
+
 // A live set is what must stay: blobs and layers by the hex of their names.
 type live struct{ blobs, layers map[string]bool }
 

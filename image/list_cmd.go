@@ -37,6 +37,9 @@ type listRow struct {
 
 // Run prints the listing.
 func (c *ListCmd) Run(s *Store, out *ui.Output) error {
+	if c.Tree {
+		return (&TreeCmd{Image: c.Name}).Run(s, out)
+	}
 	list, err := c.selected(s)
 	if err != nil {
 		return err

@@ -241,7 +241,7 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 			continue
 		}
 		g.Go(func() (err error) {
-			taken[i], err = s.loadDockerLayer(gctx, a, it.Layers[i], l.DiffID, task)
+			taken[i], err = s.loadDockerLayer(gctx, a, it.Layers[i], stack[:i+1], task)
 			return err
 		})
 	}
@@ -259,7 +259,8 @@ func (s *Store) loadDockerLayers(ctx context.Context, a archive, it dockerItem, 
 	return descs, s.syncNames()
 }
 
-func (s *Store) loadDockerLayer(ctx context.Context, a archive, name, diffID string, task *ui.Task) (*ingested, error) {
+func (s *Store) loadDockerLayer(ctx context.Context, a archive, name string, stack []Layer, task *ui.Task) (*ingested, error) {
+	diffID := stack[len(stack)-1].DiffID
 	r, err := a.open(name)
 	if err != nil {
 		return nil, err
@@ -274,7 +275,7 @@ func (s *Store) loadDockerLayer(ctx context.Context, a archive, name, diffID str
 		return nil, fmt.Errorf("layer %.255s: %w: it is %s, the image says %s", name, ErrCorrupt, in.res.DiffID, diffID)
 	}
 	// Each layer is synced while the others still keep the processors busy.
-	if err := s.sync(); err != nil {
+	if err := s.stage(in.tree, stack, in.desc, in.res); err != nil {
 		in.discard()
 		return nil, err
 	}

@@ -103,6 +103,7 @@ func (s *Store) prepare() error {
 	}
 	path := s.imageDir("oci-layout")
 	if _, err := os.Stat(path); err == nil {
+		s.tidy()
 		return nil
 	}
 	return state.WriteFile(path, []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o600)
