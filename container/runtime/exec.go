@@ -200,7 +200,7 @@ func (e *execution) explain(err error) error {
 // write lays out the calls in the order in which each is still allowed.
 func (e *execution) write() error {
 	for _, part := range []func() error{
-		e.cgroup, e.affinity, e.namespaces, e.directory, e.streams, e.limits, e.identity,
+		e.namespaces, e.cgroup, e.affinity, e.directory, e.streams, e.limits, e.identity,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -211,8 +211,8 @@ func (e *execution) write() error {
 	return nil
 }
 
-// cgroup puts the child into the container's cgroup before it does anything:
-// "0" in cgroup.procs is the writer; see cgroups(7).
+// cgroup puts the child into the container's cgroup: "0" is the writer; see
+// cgroups(7). The processes that it took to get here do not count there.
 func (e *execution) cgroup() error {
 	files, err := openTasks(e.Record, e.below)
 	if err != nil {

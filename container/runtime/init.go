@@ -81,7 +81,7 @@ func failure(err error) *StartError {
 // run does not return when all goes well.
 func (p *initProcess) run() error {
 	for _, step := range []func() error{
-		p.enterNamespaces, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.finishRoot, p.limits,
+		p.enterNamespaces, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.finishRoot, p.limits, p.workdir,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -98,14 +98,14 @@ func (p *initProcess) enterNamespaces() error {
 	if err := joinByPath(spec); err != nil {
 		return err
 	}
-	if isNew(spec, specs.UserNamespace) {
-		if err := becomeRoot(); err != nil {
-			return err
-		}
-	}
 	if isNew(spec, specs.CgroupNamespace) {
 		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 			return os.NewSyscallError("unshare cgroup namespace", err)
+		}
+	}
+	if isNew(spec, specs.TimeNamespace) {
+		if err := newClocks(spec.Linux.TimeOffsets); err != nil {
+			return err
 		}
 	}
 	if !p.NoNewKeyring {
@@ -128,13 +128,21 @@ func (p *initProcess) enterNamespaces() error {
 	return nil
 }
 
-// becomeRoot takes the ids that the parent has mapped to 0.
-func becomeRoot() error {
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); e != 0 {
-		return os.NewSyscallError("setresgid", e)
+// newClocks makes a time namespace, which the program enters by its execve; see
+// time_namespaces(7).
+func newClocks(offsets map[string]specs.LinuxTimeOffset) error {
+	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+		return os.NewSyscallError("unshare time namespace", err)
 	}
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); e != 0 {
-		return os.NewSyscallError("setresuid", e)
+	var text strings.Builder
+	for clock, o := range offsets {
+		fmt.Fprintf(&text, "%s %d %d\n", clock, o.Secs, o.Nanosecs)
+	}
+	if text.Len() == 0 {
+		return nil
+	}
+	if err := os.WriteFile("/proc/self/timens_offsets", []byte(text.String()), 0); err != nil {
+		return fmt.Errorf("set clock offsets: %w", err)
 	}
 	return nil
 }
@@ -228,9 +236,6 @@ func (p *initProcess) execute() error {
 	if proc == nil {
 		return &StartError{Step: "start", Text: "config.json has no process"}
 	}
-	if err := enterDir(proc); err != nil {
-		return err
-	}
 	paths := lookup(proc)
 	// Without no_new_privs the filter wants CAP_SYS_ADMIN, which finish drops.
 	if !proc.NoNewPrivileges {
@@ -258,6 +263,36 @@ func (p *initProcess) execute() error {
 		return os.NewSyscallError("close_range", err)
 	}
 	return execFirst(paths, proc)
+}
+
+// workdir enters the working directory. Where start comes from another process,
+// whoever created the container wants to know already that the program is missing.
+func (p *initProcess) workdir() error {
+	proc := p.Spec.Process
+	if proc == nil {
+		return nil
+	}
+	if err := enterDir(proc); err != nil || !p.Listen {
+		return err
+	}
+	return executable(proc)
+}
+
+// executable tells what execFirst would, without doing it; execve, as the user,
+// has the last word.
+func executable(proc *specs.Process) error {
+	found := syscall.ENOENT
+	for _, path := range lookup(proc) {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+		case info.Mode().IsRegular() && info.Mode()&0o111 != 0:
+			return nil
+		default:
+			found = syscall.EACCES
+		}
+	}
+	return execError(proc.Args[0], found)
 }
 
 // enterDir goes to the working directory, which is made when missing, and makes

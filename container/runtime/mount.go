@@ -1,8 +1,10 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -18,6 +20,8 @@ type mountPlan struct {
 	recSet, recClear uint64
 	propagation      uintptr
 	bind, recursive  bool
+	remount, copyUp  bool
+	idmap, ridmap    bool
 	data             []string
 }
 
@@ -67,11 +71,15 @@ func planOf(options []string) (mountPlan, error) {
 			p.bind = true
 		case "rbind":
 			p.bind, p.recursive = true, true
-		case "defaults", "silent", "loud", "async", "nomand", "noiversion", "nolazytime":
-		case "idmap", "ridmap":
-			return p, fmt.Errorf("option %q needs uidMappings and gidMappings", o)
 		case "remount":
-			return p, fmt.Errorf("option %q is refused: give the final options", o)
+			p.remount = true
+		case "tmpcopyup":
+			p.copyUp = true
+		case "idmap":
+			p.idmap = true
+		case "ridmap":
+			p.ridmap = true
+		case "defaults", "silent", "loud", "iversion", "noiversion": // iversion is not for the user to set any more
 		default:
 			p.data = append(p.data, o)
 		}
@@ -95,12 +103,14 @@ func (p *initProcess) mount(m *specs.Mount) error {
 		return err
 	}
 	switch {
+	case plan.remount:
+		return p.remount(m, plan)
 	case isBind(m):
 		return p.bindMount(m, plan)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return p.cgroupMount(m, plan)
-	case m.Type == "proc" || m.Type == "sysfs":
-		// A link in place of /proc or /sys would put the real ones elsewhere.
+	case m.Type == "proc" || m.Type == "sysfs" || path.Clean(m.Destination) == "/dev":
+		// A link in place of /proc, /sys or /dev would put the real ones elsewhere.
 		if err := p.realDirectory(m.Destination); err != nil {
 			return err
 		}
@@ -112,11 +122,50 @@ func (p *initProcess) mount(m *specs.Mount) error {
 	defer target.Close()
 	attr := plan.set | plan.recSet
 	fs, err := sys.NewFS(m.Type, source(m), plan.data, int(attr))
+	if errors.Is(err, unix.EPERM) && m.Type == "sysfs" && p.inUserNamespace() {
+		// sysfs belongs to the network namespace, and that one to somebody else.
+		fs, err = hostSysfs(plan)
+	}
 	if err != nil {
 		return err
 	}
 	defer fs.Close()
+	if plan.copyUp {
+		if err := copyUp(target, fs); err != nil {
+			return fmt.Errorf("tmpcopyup: %w", err)
+		}
+	}
 	return p.attach(fs, target, plan)
+}
+
+// hostSysfs is the host's /sys with all that is mounted below.
+func hostSysfs(plan mountPlan) (*os.File, error) {
+	clone, err := sys.Clone(nil, "/sys", true, 0)
+	if err != nil {
+		return nil, err
+	}
+	attr := &unix.MountAttr{Attr_set: plan.set | plan.recSet, Propagation: unix.MS_PRIVATE}
+	if err := sys.SetAttr(clone, true, attr); err != nil {
+		clone.Close()
+		return nil, err
+	}
+	return clone, nil
+}
+
+// remount changes the flags of what an earlier entry of the list has mounted.
+func (p *initProcess) remount(m *specs.Mount, plan mountPlan) error {
+	if len(plan.data) > 0 && !isBind(m) {
+		return fmt.Errorf("remount cannot change %v", plan.data)
+	}
+	target, err := sys.OpenInRoot(p.root, m.Destination, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if err := sys.SetAttr(target, plan.recursive, &unix.MountAttr{Attr_set: plan.set, Attr_clr: plan.clear}); err != nil {
+		return err
+	}
+	return sys.SetAttr(target, true, &unix.MountAttr{Attr_set: plan.recSet, Attr_clr: plan.recClear})
 }
 
 func source(m *specs.Mount) string {
@@ -172,10 +221,8 @@ func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan) error {
 		return err
 	}
 	defer target.Close()
-	if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
-		if err := idmapped(clone, m, plan.recursive); err != nil {
-			return err
-		}
+	if err := p.idmapped(clone, m, plan); err != nil {
+		return err
 	}
 	if plan.set|plan.clear != 0 {
 		if err := sys.SetAttr(clone, false, &unix.MountAttr{Attr_set: plan.set, Attr_clr: plan.clear}); err != nil {
@@ -194,13 +241,25 @@ func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan) error {
 }
 
 // idmapped translates the owners seen through the mount. The mapping is that of
-// a user namespace; see mount_setattr(2), MOUNT_ATTR_IDMAP.
-func idmapped(mount *os.File, m *specs.Mount, recursive bool) error {
-	ns, err := userNamespace(m.UIDMappings, m.GIDMappings)
+// a user namespace, the container's unless the mount has one of its own; see
+// mount_setattr(2), MOUNT_ATTR_IDMAP.
+func (p *initProcess) idmapped(mount *os.File, m *specs.Mount, plan mountPlan) error {
+	uids, gids := m.UIDMappings, m.GIDMappings
+	if len(uids) == 0 && len(gids) == 0 {
+		if !plan.idmap && !plan.ridmap {
+			return nil
+		}
+		uids, gids = p.Spec.Linux.UIDMappings, p.Spec.Linux.GIDMappings
+	}
+	if len(uids) == 0 || len(gids) == 0 {
+		return errors.New("idmap: uidMappings and gidMappings are missing")
+	}
+	ns, err := userNamespace(uids, gids)
 	if err != nil {
 		return fmt.Errorf("idmap: %w", err)
 	}
 	defer ns.Close()
+	recursive := plan.ridmap || plan.recursive && !plan.idmap
 	return sys.SetAttr(mount, recursive, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
 

@@ -127,7 +127,34 @@ func validate(spec *specs.Spec) error {
 			return fmt.Errorf("config.json: mount destination %q is not an absolute path", m.Destination)
 		}
 	}
+	if err := unsupported(spec); err != nil {
+		return err
+	}
+	return checkSysctls(spec)
+}
+
+// unsupported refuses what would otherwise be ignored in silence.
+func unsupported(spec *specs.Spec) error {
+	if major, _, _ := strings.Cut(spec.Version, "."); major != "1" && major != "" {
+		return fmt.Errorf("config.json: ociVersion %q: this runtime knows 1.x", spec.Version)
+	}
+	l := spec.Linux
+	switch {
+	case l.IntelRdt != nil:
+		return errors.New("config.json: linux.intelRdt is not supported")
+	case len(l.NetDevices) > 0:
+		return errors.New("config.json: linux.netDevices is not supported")
+	case l.MountLabel != "" && !selinux():
+		return errors.New("config.json: linux.mountLabel: this host has no SELinux")
+	case spec.Process != nil && spec.Process.SelinuxLabel != "" && !selinux():
+		return errors.New("config.json: process.selinuxLabel: this host has no SELinux")
+	}
 	return nil
+}
+
+func selinux() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
 }
 
 func checkProcess(proc *specs.Process) error {

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,6 +33,11 @@ func (p *initProcess) limits() error {
 	if proc.SelinuxLabel != "" {
 		if err := os.WriteFile("/proc/thread-self/attr/exec", []byte(proc.SelinuxLabel), 0); err != nil {
 			return fmt.Errorf("selinux label %s: %w", proc.SelinuxLabel, err)
+		}
+	}
+	if m := p.Spec.Linux.MemoryPolicy; m != nil {
+		if err := setMemoryPolicy(m); err != nil {
+			return err
 		}
 	}
 	if per := p.Spec.Linux.Personality; per != nil {
@@ -166,6 +171,43 @@ func cpuSet(list string) (*unix.CPUSet, error) {
 	return set, nil
 }
 
+// Modes and flags of set_mempolicy(2).
+var (
+	memoryModes = map[specs.MemoryPolicyModeType]uintptr{
+		specs.MpolDefault: 0, specs.MpolPreferred: 1, specs.MpolBind: 2, specs.MpolInterleave: 3,
+		specs.MpolLocal: 4, specs.MpolPreferredMany: 5, specs.MpolWeightedInterleave: 6,
+	}
+	memoryFlags = map[specs.MemoryPolicyFlagType]uintptr{
+		specs.MpolFNumaBalancing: 1 << 13, specs.MpolFRelativeNodes: 1 << 14, specs.MpolFStaticNodes: 1 << 15,
+	}
+)
+
+func setMemoryPolicy(m *specs.LinuxMemoryPolicy) error {
+	mode, ok := memoryModes[m.Mode]
+	if !ok {
+		return fmt.Errorf("memory policy %q: unknown", m.Mode)
+	}
+	for _, f := range m.Flags {
+		bit, ok := memoryFlags[f]
+		if !ok {
+			return fmt.Errorf("memory policy flag %q: unknown", f)
+		}
+		mode |= bit
+	}
+	nodes := new(unix.CPUSet) // a bit for each node, as for each CPU
+	if m.Nodes != "" {
+		var err error
+		if nodes, err = cpuSet(m.Nodes); err != nil {
+			return err
+		}
+	}
+	_, _, e := unix.Syscall(unix.SYS_SET_MEMPOLICY, mode, uintptr(unsafe.Pointer(nodes)), 8*unsafe.Sizeof(*nodes))
+	if e != 0 {
+		return os.NewSyscallError("set_mempolicy", e)
+	}
+	return nil
+}
+
 func setPersonality(per *specs.LinuxPersonality) error {
 	domains := map[specs.LinuxPersonalityDomain]uintptr{specs.PerLinux: 0, specs.PerLinux32: 8}
 	domain, ok := domains[per.Domain]
@@ -175,24 +217,6 @@ func setPersonality(per *specs.LinuxPersonality) error {
 	_, _, e := unix.RawSyscall(unix.SYS_PERSONALITY, domain, 0, 0)
 	if e != 0 {
 		return os.NewSyscallError("personality", e)
-	}
-	return nil
-}
-
-// writeSysctls writes kernel parameters of the container's own namespaces.
-// finishRoot calls it before the paths of /proc become read-only.
-func writeSysctls(sysctls map[string]string) error {
-	for name, value := range sysctls {
-		file := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
-		if strings.ContainsRune(name, '/') {
-			file = "/proc/sys/" + name // sysctl(8): a slash keeps dots in interface names
-		}
-		if path.Clean(file) != file {
-			return fmt.Errorf("sysctl %q: not a plain name", name)
-		}
-		if err := writeProc(file, value); err != nil {
-			return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
-		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == "/proc/self/exe" {
+		time.Sleep(time.Minute) // a container's program that is this binary
+	}
 	reexec.Dispatch(Roles())
 	os.Exit(m.Run())
 }
@@ -46,7 +50,7 @@ func newBundle(t testing.TB, args ...string) *bundle {
 		must(t, os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), busybox, 0o755))
-	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat tty test head seq") {
+	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat tty test head seq grep uname touch date usleep") {
 		must(t, os.Symlink("busybox", filepath.Join(dir, "rootfs/bin", a)))
 	}
 	id := fmt.Sprintf("t%d-%s", os.Getpid(), filepath.Base(dir))

@@ -91,6 +91,9 @@ func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
 		attr.UidMappings = idMap(spec.Linux.UIDMappings)
 		attr.GidMappings = idMap(spec.Linux.GIDMappings)
 		attr.GidMappingsEnableSetgroups = true
+		// Root of the new namespace before the execve, which would take all
+		// capabilities from an id that is not mapped.
+		attr.Credential = &syscall.Credential{}
 	}
 	err = inPIDNamespace(joinPath(spec, specs.PIDNamespace), func() error {
 		pid, err = c.start(context.Background(), attr)

@@ -107,17 +107,25 @@ func Attach(m, target *os.File) error {
 
 // EnsureInRoot opens path below root as OpenInRoot does with O_PATH, and makes
 // what is missing of it: directories, and last a directory or an empty file.
-// Links are followed inside root only, and nothing that exists is replaced.
+// Links are followed inside root only, also where they lead to nothing yet, and
+// nothing that exists is replaced.
 func EnsureInRoot(root *os.File, path string, dir bool, perm uint32) (*os.File, error) {
+	return ensure(root, path, dir, perm, maxLinks)
+}
+
+// maxLinks is the kernel's limit, MAXSYMLINKS.
+const maxLinks = 40
+
+func ensure(root *os.File, path string, dir bool, perm uint32, links int) (*os.File, error) {
 	f, err := OpenInRoot(root, path, unix.O_PATH, 0)
 	if err == nil || !errors.Is(err, unix.ENOENT) {
 		return f, err
 	}
 	parent, name := splitPath(path)
-	if name == "" || name == "." || name == ".." {
+	if name == "" || name == "." || name == ".." || links == 0 {
 		return nil, err
 	}
-	p, err := EnsureInRoot(root, parent, true, 0o755)
+	p, err := ensure(root, parent, true, 0o755, links)
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +133,22 @@ func EnsureInRoot(root *os.File, path string, dir bool, perm uint32) (*os.File, 
 	if err := makeAt(p, name, dir, perm); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, &os.PathError{Op: "create", Path: path, Err: err}
 	}
-	// EEXIST: a dangling link stands there, or another process was first. The
-	// look-up decides: it follows the link, or says ENOENT.
-	return OpenInRoot(root, path, unix.O_PATH, 0)
+	// EEXIST: a link to nothing stands there, or another process was first. The
+	// look-up decides.
+	f, err = OpenInRoot(root, path, unix.O_PATH, 0)
+	if !errors.Is(err, unix.ENOENT) {
+		return f, err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, errLink := unix.Readlinkat(int(p.Fd()), name, buf)
+	if errLink != nil {
+		return nil, err
+	}
+	target := string(buf[:n])
+	if !strings.HasPrefix(target, "/") {
+		target = parent + "/" + target
+	}
+	return ensure(root, target, dir, perm, links-1)
 }
 
 func makeAt(parent *os.File, name string, dir bool, perm uint32) error {
