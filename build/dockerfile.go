@@ -139,6 +139,13 @@ func (d *Dockerfile) wrap(err error, location []parser.Range) error {
 	if text == "file with no instructions" {
 		return fmt.Errorf("%s: no instructions in it", d.Name)
 	}
+	// The parser appends its guess; ours are hints.
+	if before, guess, ok := strings.Cut(text, " (did you mean "); ok {
+		if _, flag := strings.CutPrefix(before, "unknown flag: --"); flag {
+			guess = "--" + guess
+		}
+		return d.at(location, ui.Hint(errors.New(before), "did you mean %s", strings.TrimSuffix(guess, ")")))
+	}
 	return d.at(location, errors.New(text))
 }
 
