@@ -103,7 +103,7 @@ func newApp(roots state.Roots, rootless bool, cgroupParent string, out *ui.Outpu
 		Roots: roots, Images: a.images, Networks: a.networks, Volumes: a.volumes,
 		CgroupParent: cgroupParent, Rootless: rootless, Warn: out.Warn,
 	})
-	a.builder = build.Open(roots, a.images, build.Options{Rootless: rootless, CgroupParent: cgroupParent})
+	a.builder = build.Open(roots, a.images, build.Options{Rootless: rootless, CgroupParent: cgroupParent, Networks: a.networks})
 	return a
 }
 

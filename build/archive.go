@@ -69,7 +69,7 @@ func (w *copier) unpack(g *group, dest string) (err error) {
 		return fmt.Errorf("%s: %w", g.items[0].path, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	x := untar{t: w.t, dest: dest, owner: w.owner, mode: w.mode}
+	x := untar{t: w.t, dest: dest, owner: w.owner, mode: w.mode, limit: maxUnpacked(g.items[0].stat.Size)}
 	if err := x.all(tar.NewReader(r)); err != nil {
 		return fmt.Errorf("unpack %s: %w", g.items[0].path, err)
 	}
@@ -85,7 +85,14 @@ type untar struct {
 	mode  chmod
 	// flat drops owners: the archive is a context, whose ids mean nothing.
 	flat bool
+	// limit is how many more bytes the files may have: a small archive can name
+	// a file of exabytes.
+	limit int64
 }
+
+// maxUnpacked is how many bytes an archive of size bytes may unpack to. gzip
+// reaches 1032:1; real archives stay below 100:1, and small ones are let be.
+func maxUnpacked(size int64) int64 { return max(8<<30, size*200) }
 
 func (x *untar) all(r *tar.Reader) error {
 	for n := 0; ; n++ {
@@ -113,6 +120,9 @@ func (x *untar) place(name string) string {
 func (x *untar) entry(h *tar.Header, r io.Reader) error {
 	if strings.ContainsRune(h.Name, 0) || len(h.Name) > unix.PathMax {
 		return errors.New("not a file name")
+	}
+	if x.limit -= max(h.Size, 0); h.Size < 0 || x.limit < 0 {
+		return errors.New("unpacks to more than the archive's size accounts for")
 	}
 	to := x.place(h.Name)
 	dir := h.Typeflag == tar.TypeDir

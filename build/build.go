@@ -64,7 +64,7 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 			return nil, err
 		}
 		g.Go(func() (err error) {
-			defer func() { err = errors.Join(err, j.closeNetworks()) }()
+			defer func() { err = errors.Join(err, j.closeNetworks(context.WithoutCancel(ctx))) }()
 			st, err := j.all(gctx)
 			if err != nil {
 				return err
@@ -150,21 +150,26 @@ func (b *Builder) bury(ctx context.Context, dir string) {
 	}
 	defer lock.Unlock()
 	rt := &crun.Runtime{Root: dir, Systemd: b.o.Systemd, Rootless: b.o.Rootless}
-	records, _ := filepath.Glob(filepath.Join(dir, "*.json"))
-	for _, r := range records {
-		if err := rt.Delete(ctx, strings.TrimSuffix(filepath.Base(r), ".json"), true); err != nil {
-			return // the next build tries again
-		}
+	ids, err := rt.List()
+	for _, id := range ids {
+		err = errors.Join(err, rt.Delete(ctx, id, true))
+	}
+	nets, _ := filepath.Glob(filepath.Join(dir, netPrefix+"*"))
+	for _, n := range nets {
+		err = errors.Join(err, b.o.Networks.Teardown(ctx, strings.TrimPrefix(filepath.Base(n), netPrefix)))
+	}
+	if err != nil {
+		return // the next build tries again
 	}
 	os.RemoveAll(dir)
 	os.Remove(dir + ".lock")
 }
 
-func (j *job) closeNetworks() (err error) {
+func (j *job) closeNetworks(ctx context.Context) (err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, n := range j.networks {
-		err = errors.Join(err, n.Close())
+		err = errors.Join(err, n.close(ctx))
 	}
 	j.networks = nil
 	return err

@@ -320,7 +320,7 @@ func TestKilledBuildIsCleanedUpByTheNext(t *testing.T) {
 	must(t, cmd.Start())
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		records, _ := filepath.Glob(filepath.Join(k.b.roots.Run, "build", "*", "*.json"))
+		records, _ := filepath.Glob(filepath.Join(k.b.roots.Run, "build", "*", "*", "state.json"))
 		if len(records) > 0 {
 			time.Sleep(100 * time.Millisecond)
 			break

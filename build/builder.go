@@ -21,11 +21,11 @@
 package build
 
 import (
-	"context"
 	"os"
 
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/network"
 )
 
 // Options say what builds may do and have.
@@ -38,8 +38,8 @@ type Options struct {
 	CgroupParent string
 	// CacheLimit bounds the cache in bytes; 0 is a tenth of the disk.
 	CacheLimit int64
-	// Network makes a network for RUN steps; nil leaves them with none but lo.
-	Network func(context.Context) (*Network, error)
+	// Networks gives RUN steps their network; nil leaves them with none but lo.
+	Networks *network.Manager
 }
 
 // A Builder builds images below one root. It holds nothing open.

@@ -157,12 +157,15 @@ func (b *Builder) streamContext(c *buildContext, r io.Reader, name string) error
 		return err
 	}
 	t := &tree{root: c.root}
-	x := untar{t: t, dest: "/", flat: true}
+	x := untar{t: t, dest: "/", flat: true, limit: maxContext}
 	if err := x.all(tar.NewReader(pb)); err != nil {
 		return fmt.Errorf("unpack the build context: %w", err)
 	}
 	return t.close()
 }
+
+// maxContext bounds a context that comes as a stream, whose size nobody knows.
+const maxContext = 256 << 30
 
 func isTarHeader(head []byte) bool {
 	_, err := tar.NewReader(bytes.NewReader(head)).Next()

@@ -135,6 +135,9 @@ func (d *Dockerfile) lintStage(s *instructions.Stage) {
 			for _, kv := range c.Env {
 				d.lintSecret("ENV", kv.Key, c.Location())
 			}
+			d.lintLegacy(c, c.Env)
+		case *instructions.LabelCommand:
+			d.lintLegacy(c, c.Labels)
 		case *instructions.ArgCommand:
 			for _, kv := range c.Args {
 				d.lintSecret("ARG", kv.Key, c.Location())
@@ -145,6 +148,12 @@ func (d *Dockerfile) lintStage(s *instructions.Stage) {
 		for _, c := range all[:max(len(all)-1, 0)] {
 			d.warn(&linter.RuleMultipleInstructionsDisallowed, c.Location(), linter.RuleMultipleInstructionsDisallowed.Format(name))
 		}
+	}
+}
+
+func (d *Dockerfile) lintLegacy(c instructions.Command, pairs instructions.KeyValuePairs) {
+	if slices.ContainsFunc(pairs, func(kv instructions.KeyValuePair) bool { return kv.NoDelim }) {
+		d.warn(&linter.RuleLegacyKeyValueFormat, c.Location(), linter.RuleLegacyKeyValueFormat.Format(strings.ToUpper(c.Name())))
 	}
 }
 

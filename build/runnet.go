@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,17 +11,20 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kist-containers/kist/network"
 )
 
-// A Network is what a RUN step gets to talk through.
-type Network struct {
-	// Namespace is the path of a network namespace.
-	Namespace string
-	// Resolv is the content of /etc/resolv.conf, nil for the host's.
-	Resolv []byte
-	// Close gives the network back.
-	Close func() error
+// A stepNetwork is a network namespace that RUN steps use one after the other.
+type stepNetwork struct {
+	j      *job
+	id     string
+	ns     string
+	resolv []byte
 }
+
+// netPrefix begins the names of files that say which sandboxes a build made.
+const netPrefix = "net-"
 
 // connect gives the container its network and the files that go with it.
 func (c *runContainer) connect(ctx context.Context) error {
@@ -31,7 +36,7 @@ func (c *runContainer) connect(ctx context.Context) error {
 	switch {
 	case c.s.network == "host":
 		ns.Type = ""
-	case c.s.network == "none" || c.job.b.o.Network == nil:
+	case c.s.network == "none" || c.job.b.o.Networks == nil:
 		resolv = nil
 	default:
 		n, err := c.job.network(ctx)
@@ -39,9 +44,9 @@ func (c *runContainer) connect(ctx context.Context) error {
 			return fmt.Errorf("network: %w", err)
 		}
 		c.undone = append(c.undone, func() error { c.job.giveBack(n); return nil })
-		ns.Path = n.Namespace
-		if n.Resolv != nil {
-			resolv = n.Resolv
+		ns.Path = n.ns
+		if n.resolv != nil {
+			resolv = n.resolv
 		}
 	}
 	if ns.Type != "" {
@@ -103,7 +108,7 @@ func parseHost(s string) (name string, addr netip.Addr, err error) {
 
 // network takes a network that an earlier step of this build gave back, or
 // makes one. The processes of that step are gone with their pid namespace.
-func (j *job) network(ctx context.Context) (*Network, error) {
+func (j *job) network(ctx context.Context) (*stepNetwork, error) {
 	j.mu.Lock()
 	if n := len(j.networks); n > 0 {
 		net := j.networks[n-1]
@@ -112,10 +117,31 @@ func (j *job) network(ctx context.Context) (*Network, error) {
 		return net, nil
 	}
 	j.mu.Unlock()
-	return j.b.o.Network(ctx)
+	n := &stepNetwork{j: j, id: digestOf(j.runDir, rand.Text())}
+	// Recorded before it is made, so that the next build can undo what a killed
+	// one left.
+	if err := os.Mkdir(n.dir(), 0o700); err != nil {
+		return nil, err
+	}
+	sandbox, err := j.b.o.Networks.Setup(ctx, network.SandboxConfig{ID: n.id, Name: "build-" + n.id[:12], Mode: "bridge", Dir: n.dir()})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(n.dir()))
+	}
+	n.ns = sandbox.Key
+	n.resolv, err = os.ReadFile(filepath.Join(n.dir(), "resolv.conf"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errors.Join(err, n.close(ctx))
+	}
+	return n, nil
 }
 
-func (j *job) giveBack(n *Network) {
+func (n *stepNetwork) dir() string { return filepath.Join(n.j.runDir, netPrefix+n.id) }
+
+func (n *stepNetwork) close(ctx context.Context) error {
+	return errors.Join(n.j.b.o.Networks.Teardown(ctx, n.id), os.RemoveAll(n.dir()))
+}
+
+func (j *job) giveBack(n *stepNetwork) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.networks = append(j.networks, n)

@@ -40,7 +40,7 @@ type job struct {
 	// runDir is where the runtime keeps its records; networks are those that no
 	// step uses just now.
 	runDir   string
-	networks []*Network
+	networks []*stepNetwork
 }
 
 // A stageFuture is a stage that somebody builds, once.
