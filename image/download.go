@@ -104,6 +104,8 @@ func (d *download) fetch(ctx context.Context, src source) error {
 			return context.Cause(ctx)
 		case err == nil:
 			continue
+		case errors.Is(err, ErrCorrupt):
+			return err
 		case d.have > before:
 			stalled = 0
 			continue

@@ -12,12 +12,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
-
-var syscallRefused = syscall.ECONNREFUSED
 
 // An authorizer adds credentials to the requests for its host, and only to
 // those. It asks without first: most pulls need none, and so take one round

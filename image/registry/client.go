@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -269,5 +270,7 @@ func Retry(err error, try int) (time.Duration, bool) {
 		}
 		return pause, busy
 	}
-	return pause, !errors.Is(err, syscallRefused) || try < 1
+	// A server that is not there is tried once more: it may be restarting.
+	gone := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
+	return pause, !gone || try < 1
 }
