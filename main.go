@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/sys/unix"
@@ -190,7 +191,7 @@ func roles() []reexec.Role {
 		{Name: rootless.Role, Main: rootless.Main},
 		{Name: container.HelloRole, Main: container.HelloMain},
 		{Name: container.InitRole, Main: container.InitMain},
-	}, append(image.Roles(), runtime.Roles()...)...)
+	}, slices.Concat(image.Roles(), runtime.Roles(), build.Roles())...)
 }
 
 // roots are the two trees that this invocation works on.

@@ -39,6 +39,8 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 		return nil, err
 	}
 	defer leave()
+	guarded := new(guardian)
+	defer guarded.dismiss()
 	platforms := req.Platforms
 	if len(platforms) == 0 {
 		platforms = []v1.Platform{hostPlatform()}
@@ -58,7 +60,7 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 	all := make([]*job, len(platforms))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, p := range platforms {
-		j := &job{b: b, req: req, ctx: c, show: show, slots: slots, extra: extra, stages: map[*planStage]*stageFuture{}, runDir: runDir, imports: imports}
+		j := &job{b: b, req: req, ctx: c, show: show, slots: slots, extra: extra, stages: map[*planStage]*stageFuture{}, runDir: runDir, guarded: guarded, imports: imports}
 		all[i] = j
 		if j.plan, err = j.newPlan(p); err != nil {
 			return nil, err
@@ -101,6 +103,7 @@ func (j *job) newPlan(p v1.Platform) (*plan, error) {
 
 // enter keeps the collectors of the cache and of the image store out.
 func (b *Builder) enter(ctx context.Context) (leave func(), err error) {
+	b.sweepTemp()
 	use, err := state.AcquireRLock(ctx, b.dir("use.lock"))
 	if err != nil {
 		return nil, err

@@ -332,6 +332,15 @@ func TestKilledBuildIsCleanedUpByTheNext(t *testing.T) {
 	}
 	must(t, cmd.Process.Kill())
 	cmd.Wait()
+	// The guard ends the container and clears up, with nobody's help.
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		left, _ := filepath.Glob(filepath.Join(k.b.roots.Run, "build", "*"))
+		scratch, _ := os.ReadDir(k.b.dir("tmp"))
+		if len(left)+len(scratch) == 0 {
+			break
+		}
+	}
+	k.nothingLeft()
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	if strings.Contains(string(mounts), k.b.roots.Data) {
 		t.Error("the killed build left a mount")

@@ -27,7 +27,7 @@ type Cmd struct {
 	BuildContext []string `sep:"none" help:"Another context: a directory, docker-image://NAME or a URL." placeholder:"NAME=PLACE"`
 	Label        []string `sep:"none" help:"Label of the image." placeholder:"KEY=VALUE"`
 	Platform     []string `help:"Platforms to build for; several make an index." placeholder:"OS/ARCH"`
-	Pull         string   `help:"Pull base images: always, missing or never. Bare --pull is always." placeholder:"WHEN"`
+	Pull         pullFlag `help:"Pull base images: --pull or --pull=always, missing, never."`
 	NoCache      bool     `help:"Build every step."`
 	NoCacheFor   []string `name:"no-cache-filter" help:"Build every step of these stages." placeholder:"STAGE"`
 	CacheFrom    []string `sep:"none" help:"Take steps from type=local,src=DIR or type=registry,ref=REF." placeholder:"PLACE"`
@@ -208,9 +208,7 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 			r.Platforms = append(r.Platforms, parsed)
 		}
 	}
-	if r.Pull, err = pullPolicy(c.Pull); err != nil {
-		return nil, err
-	}
+	r.Pull = cmpOr(string(c.Pull), "missing")
 	if r.Epoch, err = c.epoch(r.Args); err != nil {
 		return nil, err
 	}
@@ -229,18 +227,6 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 		r.CacheTo = append(r.CacheTo, l)
 	}
 	return r, c.runFlags.apply(r)
-}
-
-func pullPolicy(s string) (string, error) {
-	switch s {
-	case "", "false", "missing", "ifmissing":
-		return "missing", nil
-	case "true", "always":
-		return "always", nil
-	case "never", "newer":
-		return s, nil
-	}
-	return "", fmt.Errorf("--pull %s: want always, missing or never", s)
 }
 
 // epoch is --timestamp, the build argument, or the environment's variable.

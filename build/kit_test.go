@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	reexec.Dispatch(runtime.Roles())
+	reexec.Dispatch(append(runtime.Roles(), Roles()...))
 	unix.Umask(0o077) // as main does
 	os.Exit(m.Run())
 }

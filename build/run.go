@@ -233,6 +233,7 @@ func (r *stageRun) run(ctx context.Context, s *runStep, w *workspace) (err error
 	if err := c.prepare(ctx); err != nil {
 		return errors.Join(err, c.undo(ctx))
 	}
+	r.job.guard()
 	openCgroups()
 	err = inOwnMounts(func() error { return c.inside(ctx) })
 	return errors.Join(err, c.undo(ctx))

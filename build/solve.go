@@ -40,6 +40,7 @@ type job struct {
 	// runDir is where the runtime keeps its records; networks are those that no
 	// step uses just now.
 	runDir   string
+	guarded  *guardian
 	networks []*stepNetwork
 }
 
