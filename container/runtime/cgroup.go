@@ -29,6 +29,9 @@ type group struct {
 	limited []string // the controllers that limits were asked of
 	// optional: a user without delegated cgroups may do without.
 	optional bool
+	// pids is the limit to set last: on v2 the threads of init count as well,
+	// and end with its execve.
+	pids *int64
 }
 
 // planCgroup says which cgroup the container gets, and refuses limits that this
@@ -78,6 +81,9 @@ func (g *group) make(rec *record, pid int) error {
 	if !rec.Systemd {
 		pid = -1
 	}
+	if unifiedCgroups() {
+		g.pids, g.res.PidsLimit = g.res.PidsLimit, nil
+	}
 	err := g.manager.Apply(pid)
 	rec.CgroupPaths = g.manager.GetPaths()
 	if err == nil {
@@ -88,6 +94,14 @@ func (g *group) make(rec *record, pid int) error {
 		return nil
 	}
 	return cgroupError(err, g.limited)
+}
+
+// finish sets what could not be set while init came up.
+func (g *group) finish() error {
+	if g.manager == nil || g.pids == nil {
+		return nil
+	}
+	return cgroupError(g.manager.Set(&cgroups.Resources{PidsLimit: g.pids, SkipDevices: true}), g.limited)
 }
 
 // directory opens the cgroup to clone init right into it, which only cgroup v2

@@ -105,6 +105,13 @@ func TestTimeNamespace(t *testing.T) {
 	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
 		t.Skip("needs a kernel with time namespaces")
 	}
+	var name unix.Utsname
+	must(t, unix.Uname(&name))
+	var major, minor int
+	fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	if major < 6 || major == 6 && minor < 3 {
+		t.Skip("needs Linux 6.3: before, execve does not enter the time namespace")
+	}
 	b := newBundle(t, "cat", "/proc/uptime").namespace(specs.TimeNamespace, "")
 	b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000}}
 	out, _, err := b.run()

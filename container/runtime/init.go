@@ -128,8 +128,8 @@ func (p *initProcess) enterNamespaces() error {
 	return nil
 }
 
-// newClocks makes a time namespace, which the program enters by its execve; see
-// time_namespaces(7).
+// newClocks makes a time namespace, which the program enters by its execve
+// (Linux 6.3; before, only its children do); see time_namespaces(7).
 func newClocks(offsets map[string]specs.LinuxTimeOffset) error {
 	if err := unix.Unshare(unix.CLONE_NEWTIME); err != nil {
 		return os.NewSyscallError("unshare time namespace", err)

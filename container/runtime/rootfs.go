@@ -181,7 +181,7 @@ func readonlyPath(path string) error {
 }
 
 // maskPaths hides paths: a file behind /dev/null, a directory behind an empty
-// read-only tmpfs.
+// read-only tmpfs. A path that is not there is passed over.
 func maskPaths(paths []string) error {
 	var empty *os.File
 	for _, path := range paths {
@@ -189,29 +189,37 @@ func maskPaths(paths []string) error {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("mask %s: %w", path, err)
+		if err == nil {
+			empty, err = mask(f, empty)
+			f.Close()
 		}
-		var st unix.Stat_t
-		err = unix.Fstat(int(f.Fd()), &st)
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			if empty == nil {
-				if empty, err = emptyDir(); err == nil {
-					defer empty.Close()
-				}
-			}
-			if err == nil {
-				err = bindOn(empty, f)
-			}
-		} else if err == nil {
-			err = maskFile(f)
-		}
-		f.Close()
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", path, err)
 		}
 	}
+	if empty != nil {
+		empty.Close()
+	}
 	return nil
+}
+
+// mask hides target. empty is the tmpfs over the directories before it, nil at
+// first: only a mount that is attached can be copied (before Linux 6.15).
+func mask(target, empty *os.File) (*os.File, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(target.Fd()), &st)
+	switch {
+	case err != nil:
+		return empty, err
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return empty, maskFile(target)
+	case empty != nil:
+		return empty, bindOn(empty, target)
+	}
+	if empty, err = emptyDir(); err != nil {
+		return nil, err
+	}
+	return empty, sys.Attach(empty, target)
 }
 
 func emptyDir() (*os.File, error) {

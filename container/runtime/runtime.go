@@ -209,7 +209,10 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 	if err := r.oomScore(p.pid, spec.Process); err != nil {
 		return nil, err
 	}
-	return p, r.setup(ctx, p, rec, spec, g, o)
+	if err := r.setup(ctx, p, rec, spec, g, o); err != nil {
+		return nil, err
+	}
+	return p, g.finish()
 }
 
 func (o *CreateOptions) load() (*specs.Spec, error) {
