@@ -391,3 +391,13 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	}
 	return data, err
 }
+
+// LayerDescriptors returns the descriptors of img's layers, base first, for an
+// image that is to be made on top of it.
+func (s *Store) LayerDescriptors(img *Image) ([]v1.Descriptor, error) {
+	m, err := s.readManifest(img.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return m.Layers, nil
+}
