@@ -30,6 +30,18 @@ func Commands() []ui.Command {
 		c("exec", "Run a program in a running container", func() any { return new(ExecCmd) }),
 		c("attach", "Connect to the streams of a running container", func() any { return new(AttachCmd) }),
 		c("wait", "Wait for containers to stop, then print their exit codes", func() any { return new(WaitCmd) }),
+		c("cp", "Copy files between a container and this host", func() any { return new(CpCmd) }),
+		c("diff", "List what changed in a container's files", func() any { return new(DiffCmd) }),
+		c("export", "Write a container's files as a tar archive", func() any { return new(ExportCmd) }),
+		c("commit", "Make an image of a container's changes", func() any { return new(CommitCmd) }),
+		c("rename", "Give a container another name", func() any { return new(RenameCmd) }),
+		c("update", "Change limits and restart policy of containers", func() any { return new(UpdateCmd) }),
+		c("pause", "Stop all processes of containers from running", func() any { return new(PauseCmd) }),
+		c("unpause", "Let the processes of paused containers run", func() any { return new(UnpauseCmd) }),
+		c("port", "List the published ports of a container", func() any { return new(PortCmd) }),
+		c("top", "List the processes of a container", func() any { return new(TopCmd) }),
+		c("stats", "Show what containers use, live", func() any { return new(StatsCmd) }),
+		{Name: "events", Help: "Show what happens, as it happens", Group: groupSystem, New: func() any { return new(EventsCmd) }},
 		c("container", "Manage containers", func() any { return new(Cmds) }),
 	}
 }
@@ -49,6 +61,17 @@ type Cmds struct {
 	Exec    ExecCmd    `cmd:"" help:"Run a program in a running container."`
 	Attach  AttachCmd  `cmd:"" help:"Connect to the streams of a running container."`
 	Wait    WaitCmd    `cmd:"" help:"Wait for containers to stop."`
+	Cp      CpCmd      `cmd:"" help:"Copy files between a container and this host."`
+	Diff    DiffCmd    `cmd:"" help:"List what changed in a container's files."`
+	Export  ExportCmd  `cmd:"" help:"Write a container's files as a tar archive."`
+	Commit  CommitCmd  `cmd:"" help:"Make an image of a container's changes."`
+	Rename  RenameCmd  `cmd:"" help:"Give a container another name."`
+	Update  UpdateCmd  `cmd:"" help:"Change limits and restart policy of containers."`
+	Pause   PauseCmd   `cmd:"" help:"Stop all processes of containers from running."`
+	Unpause UnpauseCmd `cmd:"" help:"Let the processes of paused containers run."`
+	Port    PortCmd    `cmd:"" help:"List the published ports of a container."`
+	Top     TopCmd     `cmd:"" help:"List the processes of a container."`
+	Stats   StatsCmd   `cmd:"" help:"Show what containers use, live."`
 }
 
 // ImageUses tells the image store who needs what.
