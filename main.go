@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -33,6 +34,8 @@ import (
 
 func main() {
 	reexec.Dispatch(roles())
+	// What the caller left open is not for a container's monitor to keep.
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// A command lives for milliseconds: it is over before a collection pays.
 	debug.SetGCPercent(400)
 	// Whatever is written is the owner's alone unless its writer says otherwise.

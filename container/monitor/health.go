@@ -153,7 +153,7 @@ func Probe(ctx context.Context, run *runtime.Runtime, id, bundle string, h Healt
 	})
 	defer timer.Stop()
 	out := readSome(r)
-	status, err := waitFor(p)
+	status, err := waitFor(p.Pid())
 	if err != nil {
 		return probeFailed, out, err
 	}

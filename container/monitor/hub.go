@@ -33,8 +33,8 @@ type streams struct {
 
 func newHub(log logWriter) *hub { return &hub{log: log, clients: map[*client]bool{}} }
 
-// streams makes the pipes; a terminal brings its own.
-func (h *hub) streams(terminal, stdin bool) (*streams, error) {
+// newStreams makes the pipes; a terminal brings its own.
+func newStreams(terminal, stdin bool) (*streams, error) {
 	s := &streams{}
 	if terminal {
 		return s, nil
@@ -59,7 +59,7 @@ func (h *hub) streams(terminal, stdin bool) (*streams, error) {
 }
 
 func (s *streams) closeTheirs() { closeAll(s.theirs[:]) }
-func (s *streams) closeOurs()   { closeAll(s.ours[:]) }
+func (s *streams) closeOurs()   { closeAll(append(s.ours[:], s.console)) }
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
@@ -89,7 +89,7 @@ func (h *hub) open(s *streams) {
 	}
 }
 
-// pollable lets the reads of a terminal's master wait without a thread.
+// pollable lets the reads of f, which it closes, wait without a thread.
 func pollable(f *os.File) *os.File {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
@@ -100,7 +100,7 @@ func pollable(f *os.File) *os.File {
 		return f
 	}
 	f.Close()
-	return os.NewFile(uintptr(fd), "/dev/ptmx")
+	return os.NewFile(uintptr(fd), f.Name())
 }
 
 // readSize is how much of a stream is taken at once; a packet to a client holds

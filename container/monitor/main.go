@@ -42,7 +42,10 @@ type monitor struct {
 	run   *runtime.Runtime
 	hub   *hub
 	sock  *server
+	// streams are the container's, from its making until their output is read.
+	streams *streams
 
+	proc     *runtime.Process // until it runs
 	init     sys.Process
 	began    time.Time
 	restarts int
@@ -55,10 +58,9 @@ type monitor struct {
 
 // Main plays Role. hooks are made once it is known whose monitor this is.
 func Main(hooks func(*Spec) Hooks) int {
-	// The mount namespace is this thread's, and every child is forked from it.
-	goruntime.LockOSThread()
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGPIPE)
 	unix.Umask(0o077)
+	// It stays open to the end: see reexec.Become.
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
 	var o order
 	files, err := conn.Receive(&o)
@@ -68,14 +70,20 @@ func Main(hooks func(*Spec) Hooks) int {
 	m := &monitor{Spec: o.Spec, wake: make(chan struct{}, 1)}
 	m.hooks = hooks(&m.Spec)
 	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd}
+	if o.Settled != nil {
+		return m.resume(o.Settled, files)
+	}
+	// The mount namespace is going to be this thread's, and every child is forked
+	// from it.
+	goruntime.LockOSThread()
 	return m.main(conn, files)
 }
 
-// main runs the container until it has ended for good.
+// main starts the container and stays with it until it has ended for good.
 func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
-	p, err := m.prepare(files)
+	err := m.prepare(files)
 	if err == nil {
-		err = m.start(p)
+		err = m.start()
 	}
 	if err != nil {
 		m.fail(conn, err)
@@ -84,20 +92,31 @@ func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
 	// An engine that was killed meanwhile is not told; its container runs, and ps
 	// shows it.
 	conn.Send(started{Init: m.init})
-	conn.Close()
+	m.settle()
+	// Nothing was collected until here, to start fast: see Spawn.
+	debug.SetGCPercent(100)
+	return m.supervise()
+}
+
+// supervise stays with a running container through all its runs.
+func (m *monitor) supervise() int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	m.hub.open(m.streams)
+	go m.sock.accept()
 	m.serve(ctx)
 	m.onTerminate()
 	for {
-		again, err := m.untilExit(ctx, p)
+		again, err := m.untilExit()
 		if !again || err != nil {
 			break
 		}
-		if p, err = m.again(); err != nil {
+		if err = m.again(); err != nil {
 			m.record(Exit{ExitCode: 127, Error: err.Error()})
 			break
 		}
+		m.settle()
+		m.hub.open(m.streams)
 	}
 	cancel()
 	m.finish()
@@ -120,27 +139,27 @@ func (m *monitor) fail(conn *reexec.Conn, err error) {
 
 // prepare builds the environment: root file system, log, attach socket, the
 // container's first process waiting to start.
-func (m *monitor) prepare(files []*os.File) (*runtime.Process, error) {
+func (m *monitor) prepare(files []*os.File) error {
 	if err := m.note(); err != nil {
-		return nil, err
+		return err
 	}
 	if len(files) == 0 {
-		return nil, errors.New("the engine sent no root file system")
+		return errors.New("the engine sent no root file system")
 	}
 	if err := m.mountRoot(files[0]); err != nil {
-		return nil, err
+		return err
 	}
 	log, err := openLog(m.Log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m.hub = newHub(log)
 	if m.sock, err = listen(m); err != nil {
-		return nil, err
+		return err
 	}
 	if len(files) > 1 {
 		if err := m.sock.adopt(files[1]); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	return m.create()
@@ -158,42 +177,36 @@ func (m *monitor) note() error {
 	})
 }
 
-// create makes the container's first process with its streams.
-func (m *monitor) create() (*runtime.Process, error) {
-	streams, err := m.hub.streams(m.Terminal, m.OpenStdin)
+// create makes the container's first process, waiting, with its streams.
+func (m *monitor) create() error {
+	streams, err := newStreams(m.Terminal, m.OpenStdin)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer streams.closeTheirs()
-	p, err := m.launch(runtime.CreateOptions{
+	m.proc, err = m.run.Create(context.Background(), m.ID, runtime.CreateOptions{
 		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2],
 	})
 	if err != nil {
 		streams.closeOurs()
-		return nil, err
+		return err
 	}
-	if console := p.Console(); console != nil {
-		streams.console = console
-	}
-	m.hub.open(streams)
-	return p, nil
-}
-
-func (m *monitor) launch(o runtime.CreateOptions) (*runtime.Process, error) {
-	return m.run.Create(context.Background(), m.ID, o)
+	streams.console = m.proc.Console()
+	m.streams = streams
+	return nil
 }
 
 // start lets the program go, recording it first.
-func (m *monitor) start(p *runtime.Process) error {
+func (m *monitor) start() error {
 	var err error
-	if m.init, err = sys.ProcessOf(p.Pid()); err != nil {
+	if m.init, err = sys.ProcessOf(m.proc.Pid()); err != nil {
 		return fmt.Errorf("container init: %w", err)
 	}
 	m.began = time.Now().UTC()
 	if err := m.note(); err != nil {
 		return err
 	}
-	if err := p.Start(); err != nil {
+	if err := m.proc.Start(); err != nil {
 		return err
 	}
 	if m.PidFile != "" {
@@ -209,12 +222,6 @@ func (m *monitor) serve(ctx context.Context) {
 	if m.Health != nil && len(m.Health.Test) > 0 && m.Health.Test[0] != "NONE" {
 		go m.watchHealth(ctx)
 	}
-	// Nothing was collected until here, to start fast. From now on a monitor mostly
-	// waits: keep what it holds small. What the start needed is garbage.
-	time.AfterFunc(300*time.Millisecond, func() {
-		debug.SetGCPercent(20)
-		debug.FreeOSMemory()
-	})
 }
 
 // onTerminate makes a shutdown of the machine, which signals every process, a
@@ -240,8 +247,8 @@ func stopSignal(name string) unix.Signal {
 
 // untilExit waits for the end of PID 1, records it, and reports whether the
 // policy wants another run, after its delay.
-func (m *monitor) untilExit(ctx context.Context, p *runtime.Process) (again bool, err error) {
-	status, err := waitFor(p)
+func (m *monitor) untilExit() (again bool, err error) {
+	status, err := waitFor(m.init.Pid)
 	if err != nil {
 		return false, err
 	}
@@ -307,27 +314,36 @@ func (m *monitor) finish() {
 	}
 }
 
-// waitFor reaps p. The wait costs no thread: a pidfd is readable when the
+// waitFor reaps a child. The wait costs no thread: a pidfd is readable when the
 // process has ended; see pidfd_open(2), PIDFD_NONBLOCK since Linux 5.10.
-func waitFor(p *runtime.Process) (unix.WaitStatus, error) {
-	fd, err := unix.PidfdOpen(p.Pid(), unix.PIDFD_NONBLOCK)
+func waitFor(pid int) (unix.WaitStatus, error) {
+	var status unix.WaitStatus
+	var reaped int
+	var err error
+	reap := func(flags int) bool {
+		for {
+			if reaped, err = unix.Wait4(pid, &status, flags, nil); !errors.Is(err, unix.EINTR) {
+				return reaped != 0 || err != nil
+			}
+		}
+	}
+	if awaitEnd(pid, func() bool { return reap(unix.WNOHANG) }) != nil {
+		reap(0)
+	}
+	return status, os.NewSyscallError("wait4", err)
+}
+
+// awaitEnd calls reap whenever the process may have ended, until it returns true.
+func awaitEnd(pid int, reap func() bool) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
-		return p.Wait()
+		return err
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
 	defer f.Close()
 	raw, err := f.SyscallConn()
 	if err != nil {
-		return p.Wait()
+		return err
 	}
-	var status unix.WaitStatus
-	var pid int
-	errPoll := raw.Read(func(uintptr) bool {
-		pid, err = unix.Wait4(p.Pid(), &status, unix.WNOHANG, nil)
-		return pid != 0 || err != nil && !errors.Is(err, unix.EINTR)
-	})
-	if errPoll != nil {
-		return p.Wait()
-	}
-	return status, os.NewSyscallError("wait4", err)
+	return raw.Read(func(uintptr) bool { return reap() })
 }

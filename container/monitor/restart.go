@@ -1,10 +1,6 @@
 package monitor
 
-import (
-	"time"
-
-	"github.com/kist-containers/kist/container/runtime"
-)
+import "time"
 
 // Delays between runs: docker's.
 const (
@@ -55,13 +51,16 @@ func (m *monitor) delay(e Exit) bool {
 }
 
 // again makes and starts the next run in the same root file system and sandbox.
-func (m *monitor) again() (*runtime.Process, error) {
+func (m *monitor) again() error {
 	m.restarts++
-	p, err := m.create()
-	if err != nil {
-		return nil, err
+	if err := m.create(); err != nil {
+		return err
 	}
-	return p, m.start(p)
+	if err := m.start(); err != nil {
+		m.streams.closeOurs()
+		return err
+	}
+	return nil
 }
 
 // stop marks that a user wants the container to stay down.

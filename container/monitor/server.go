@@ -30,10 +30,20 @@ func listen(m *monitor) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newServer(m, l), nil
+}
+
+// newServer serves l, which stays where it is when this process goes on as another.
+func newServer(m *monitor, l *net.UnixListener) *server {
 	l.SetUnlinkOnClose(false)
-	s := &server{m: m, listener: l, conns: map[*net.UnixConn]bool{}}
-	go s.accept()
-	return s, nil
+	return &server{m: m, listener: l, conns: map[*net.UnixConn]bool{}}
+}
+
+// busy reports whether a client is connected.
+func (s *server) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) > 0
 }
 
 func (s *server) accept() {
@@ -76,7 +86,7 @@ func (s *server) read(c *client) {
 		}
 		s.obey(buf[0], buf[1:n], &fed)
 	}
-	s.m.hub.leave(c)
+	s.remove(c)
 	// A client that fed a program and vanished has no more to say. One that
 	// detached from a terminal leaves it open.
 	if fed && s.m.StdinOnce && !s.m.Terminal {
@@ -102,6 +112,14 @@ func (s *server) obey(kind byte, data []byte, fed *bool) {
 	case kindStop:
 		s.m.stop()
 	}
+}
+
+func (s *server) remove(c *client) {
+	s.m.hub.leave(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c.conn)
+	c.conn.Close()
 }
 
 // stop takes no more clients.

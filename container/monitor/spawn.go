@@ -16,9 +16,11 @@ import (
 // Role is the name of the monitor's process.
 const Role = "kist-monitor"
 
-// order is the engine's only message: what to run.
+// order is the only message that a monitor gets: what to run, from the engine,
+// or what runs already, from itself.
 type order struct {
-	Spec Spec `json:"spec"`
+	Spec    Spec     `json:"spec"`
+	Settled *settled `json:"settled,omitempty"`
 }
 
 // started is the monitor's answer: PID 1 runs, or why it does not.
@@ -65,7 +67,7 @@ func (s *Starter) Start(spec Spec, root, client *os.File) (sys.Process, error) {
 	if client != nil {
 		files = append(files, client)
 	}
-	if err := s.conn.Send(order{spec}, files...); err != nil {
+	if err := s.conn.Send(order{Spec: spec}, files...); err != nil {
 		return sys.Process{}, s.lost(err)
 	}
 	var a started

@@ -72,9 +72,13 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 // Receive decodes the next packet into v and returns the files that came with
 // it, close-on-exec. The error is io.EOF when the other end is closed.
 func (c *Conn) Receive(v any) ([]*os.File, error) {
-	buf := make([]byte, maxMessage)
 	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	for {
+		size, _, _, _, err := unix.Recvmsg(int(c.f.Fd()), nil, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		buf := make([]byte, max(size, 0))
 		n, oobn, _, _, err := unix.Recvmsg(int(c.f.Fd()), buf, oob, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
 			continue

@@ -48,3 +48,27 @@ func Command(ctx context.Context, role string, args ...string) *exec.Cmd {
 	cmd.Env = []string{}
 	return cmd
 }
+
+// childFD is where a role finds its connection.
+const childFD = 3
+
+// Become replaces the program of this process, itself a role with a connection
+// to its parent, by role. That receives v and files in the parent's stead.
+// Process number, children and the calling thread's namespaces stay; see
+// execve(2). Become returns only with an error.
+func Become(role string, env []string, v any, files ...*os.File) error {
+	ours, theirs, err := Pair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	if err := ours.Send(v, files...); err != nil {
+		return err
+	}
+	if err := unix.Dup3(int(theirs.f.Fd()), childFD, 0); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	defer unix.CloseOnExec(childFD)
+	return os.NewSyscallError("execve", unix.Exec("/proc/self/exe", []string{role}, env))
+}

@@ -1,0 +1,89 @@
+package monitor
+
+import (
+	"net"
+	"os"
+	"time"
+
+	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// settled is what a monitor tells itself over execve(2).
+type settled struct {
+	Init     sys.Process `json:"init"`
+	Began    time.Time   `json:"began"`
+	Restarts int         `json:"restarts,omitempty"`
+	InRow    int         `json:"inRow,omitempty"`
+}
+
+// settledEnv is for a process that mostly waits, beside a thousand others: one
+// thread that runs Go code. The bound on the heap is above what an idle monitor
+// ever allocates, as the first collection alone costs 200 KiB of the collector's
+// own memory.
+var settledEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
+
+// settle begins the program anew in this process, which keeps its number, its
+// child and its mount namespace: what starting a container took of memory, more
+// than half of all, is given back. It happens before the output is read, so there
+// is nothing to lose, and not while clients are connected. It returns when it
+// cannot be done; the monitor then goes on as it is.
+func (m *monitor) settle() {
+	if m.sock.busy() {
+		return
+	}
+	listener, err := m.sock.listener.File()
+	if err != nil {
+		return
+	}
+	defer listener.Close()
+	o := order{Spec: m.Spec, Settled: &settled{m.init, m.began, m.restarts, m.inRow}}
+	reexec.Become(Role, settledEnv, o, append(m.streams.files(), listener)...)
+}
+
+// resume is the other side of settle: files are the streams' and the listener.
+func (m *monitor) resume(s *settled, files []*os.File) int {
+	m.init, m.began, m.restarts, m.inRow = s.Init, s.Began, s.Restarts, s.InRow
+	last := len(files) - 1
+	l, err := net.FileListener(files[last])
+	files[last].Close()
+	if err != nil {
+		return 1
+	}
+	m.sock = newServer(m, l.(*net.UnixListener))
+	m.streams = adoptStreams(files[:last], m.Terminal, m.OpenStdin)
+	log, err := openLog(m.Log)
+	if err != nil {
+		// It was open a moment ago. The container is worth more than its log.
+		log = noLog{}
+	}
+	m.hub = newHub(log)
+	return m.supervise()
+}
+
+// files are our ends, in an order that adoptStreams knows.
+func (s *streams) files() []*os.File {
+	var files []*os.File
+	for _, f := range append(s.ours[:], s.console) {
+		if f != nil {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+func adoptStreams(files []*os.File, terminal, stdin bool) *streams {
+	s := &streams{}
+	for i, f := range files {
+		files[i] = pollable(f)
+	}
+	switch {
+	case terminal:
+		s.console = files[0]
+	case stdin:
+		copy(s.ours[:], files)
+	default:
+		copy(s.ours[1:], files)
+	}
+	return s
+}
