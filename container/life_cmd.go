@@ -148,7 +148,7 @@ func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	}
 	s := &session{client, ct, c.SigProxy && !ct.Tty}
 	if s.sigProxy {
-		defer s.proxy(e)()
+		s.proxy(e)
 	}
 	code, err := client.Run(ctx, false)
 	switch {

@@ -252,7 +252,7 @@ func streams(client *monitor.Client, c *Config, attach []string, out *ui.Output)
 // wait copies until the container ends, and passes signals on meanwhile.
 func (s *session) wait(ctx context.Context, e *Engine) error {
 	if s.sigProxy {
-		defer s.proxy(e)()
+		s.proxy(e)
 	}
 	code, err := s.client.Run(ctx, s.c.AutoRemove)
 	switch {
@@ -272,12 +272,13 @@ func (s *session) wait(ctx context.Context, e *Engine) error {
 }
 
 // proxy sends every signal that a program may want to the container's first
-// process; the returned function ends it. After three of those that end a
+// process, from now to the end of this one. After three of those that end a
 // program kist itself goes, as docker does.
-func (s *session) proxy(e *Engine) (stop func()) {
+func (s *session) proxy(e *Engine) {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	go func() {
+		signal.Notify(signals) // takes a millisecond for all of them
 		ends := 0
 		for sig := range signals {
 			n := sig.(unix.Signal)
@@ -292,7 +293,6 @@ func (s *session) proxy(e *Engine) (stop func()) {
 			e.signal(s.c.ID, n)
 		}
 	}()
-	return func() { signal.Stop(signals) }
 }
 
 func detachKeys(s string) ([]byte, error) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +46,7 @@ type monitor struct {
 	// streams are the container's, from its making until their output is read.
 	streams *streams
 
+	spare    *runtime.Spare
 	proc     *runtime.Process // until it runs
 	init     sys.Process
 	began    time.Time
@@ -62,21 +64,27 @@ func Main(hooks func(*Spec) Hooks) int {
 	unix.Umask(0o077)
 	// It stays open to the end: see reexec.Become.
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
+	m := &monitor{wake: make(chan struct{}, 1)}
+	fresh := !slices.Contains(os.Args, settledArg)
+	if fresh {
+		// The mount namespace is going to be this thread's, and every child is
+		// forked from it.
+		goruntime.LockOSThread()
+		// An error shows again when an init is needed.
+		m.spare, _ = runtime.Prestart()
+	}
 	var o order
 	files, err := conn.Receive(&o)
 	if err != nil {
 		return 1 // the engine gave up
 	}
-	m := &monitor{Spec: o.Spec, wake: make(chan struct{}, 1)}
+	m.Spec = o.Spec
 	m.hooks = hooks(&m.Spec)
 	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd}
-	if o.Settled != nil {
-		return m.resume(o.Settled, files)
+	if fresh {
+		return m.main(conn, files)
 	}
-	// The mount namespace is going to be this thread's, and every child is forked
-	// from it.
-	goruntime.LockOSThread()
-	return m.main(conn, files)
+	return m.resume(o.Settled, files)
 }
 
 // main starts the container and stays with it until it has ended for good.
@@ -146,6 +154,9 @@ func (m *monitor) prepare(files []*os.File) error {
 	if len(files) == 0 {
 		return errors.New("the engine sent no root file system")
 	}
+	if err := privateMounts(); err != nil {
+		return err
+	}
 	if err := m.mountRoot(files[0]); err != nil {
 		return err
 	}
@@ -185,8 +196,9 @@ func (m *monitor) create() error {
 	}
 	defer streams.closeTheirs()
 	m.proc, err = m.run.Create(context.Background(), m.ID, runtime.CreateOptions{
-		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2],
+		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2], Spare: m.spare,
 	})
+	m.spare = nil
 	if err != nil {
 		streams.closeOurs()
 		return err

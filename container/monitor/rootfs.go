@@ -12,17 +12,20 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 )
 
-// mountRoot gives this thread a mount namespace and attaches the container's root
-// file system in it, which the engine made and nobody else sees. The host never
-// has the mount, and it is gone with the last process that does, however that ends.
-func (m *monitor) mountRoot(root *os.File) error {
-	defer root.Close()
+// privateMounts gives this thread a mount namespace, to which the host's mounts
+// come and from which none go.
+func privateMounts() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return os.NewSyscallError("unshare mount namespace", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return os.NewSyscallError("make mounts private", err)
-	}
+	return os.NewSyscallError("make mounts private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+}
+
+// mountRoot attaches the container's root file system, which the engine made and
+// nobody else sees, in this thread's mount namespace. The host never has the
+// mount, and it is gone with the last process that does, however that ends.
+func (m *monitor) mountRoot(root *os.File) error {
+	defer root.Close()
 	at, err := openDir(filepath.Join(m.Bundle, "rootfs"))
 	if err != nil {
 		return err

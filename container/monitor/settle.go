@@ -9,6 +9,9 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 )
 
+// settledArg tells a monitor that its container runs already.
+const settledArg = "settled"
+
 // settled is what a monitor tells itself over execve(2).
 type settled struct {
 	Init     sys.Process `json:"init"`
@@ -38,7 +41,7 @@ func (m *monitor) settle() {
 	}
 	defer listener.Close()
 	o := order{Spec: m.Spec, Settled: &settled{m.init, m.began, m.restarts, m.inRow}}
-	reexec.Become(Role, settledEnv, o, append(m.streams.files(), listener)...)
+	reexec.Become([]string{Role, settledArg}, settledEnv, o, append(m.streams.files(), listener)...)
 }
 
 // resume is the other side of settle: files are the streams' and the listener.

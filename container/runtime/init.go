@@ -46,11 +46,16 @@ func InitMain() int {
 		return 1
 	}
 	p := &initProcess{setup: new(setup), connFd: fd, conn: reexec.NewConn(os.NewFile(uintptr(fd), "parent"))}
-	tasks, err := p.conn.Receive(p.setup)
+	knowSpec() // while the parent makes the cgroup
+	files, err := p.conn.Receive(p.setup)
 	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	if err = joinCgroup(tasks); err == nil {
+	tasks, err := p.adopt(files)
+	if err == nil {
+		err = joinCgroup(tasks)
+	}
+	if err == nil {
 		err = p.run()
 	}
 	p.conn.Send(answer{Failure: failure(err)})

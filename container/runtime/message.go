@@ -22,6 +22,11 @@ type setup struct {
 	// socket, at which another process will say start.
 	Listen   bool `json:"listen,omitempty"`
 	Rootless bool `json:"rootless,omitempty"`
+	// Adopt says that this is for a Spare, with the namespaces that it is to make,
+	// see unshare(2), and which standard streams come with this message.
+	Adopt   bool    `json:"adopt,omitempty"`
+	Unshare uintptr `json:"unshare,omitempty"`
+	Streams [3]bool `json:"streams,omitempty"`
 }
 
 // order is what the parent sends later: go on, or start the program.

@@ -63,6 +63,8 @@ type CreateOptions struct {
 	NoNewKeyring bool
 	// ExtraFiles become descriptors 3, 4, … of the program.
 	ExtraFiles []*os.File
+	// Spare is used where it fits, and else ended. Nil is none.
+	Spare *Spare
 	// Detached lets another process start the program, with Runtime.Start; the
 	// spec is kept for it and for Runtime.Spec.
 	Detached bool
@@ -179,9 +181,15 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 			return nil, err
 		}
 	}
-	p, err := startInit(rec, spec, o, g, listener)
-	if err != nil {
-		return nil, err
+	var p *Process
+	if o.Spare.fits(spec, o) {
+		p = o.Spare.process(spec)
+	} else {
+		o.Spare.Abort()
+		o.Spare = nil
+		if p, err = startInit(rec, spec, o, g, listener); err != nil {
+			return nil, err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -247,8 +255,15 @@ func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *spec
 	if err != nil {
 		return err
 	}
-	err = p.conn.Send(msg, tasks...)
-	closeAll(tasks)
+	defer closeAll(tasks)
+	adopted, err := o.adopted(spec, msg)
+	if err != nil {
+		return err
+	}
+	err = p.conn.Send(msg, append(adopted, tasks...)...)
+	if len(adopted) > 0 {
+		adopted[0].Close() // the others are the caller's
+	}
 	if err != nil {
 		return p.died(err)
 	}

@@ -53,10 +53,10 @@ func Command(ctx context.Context, role string, args ...string) *exec.Cmd {
 const childFD = 3
 
 // Become replaces the program of this process, itself a role with a connection
-// to its parent, by role. That receives v and files in the parent's stead.
+// to its parent, by the one that argv selects. That receives v and files in the parent's stead.
 // Process number, children and the calling thread's namespaces stay; see
 // execve(2). Become returns only with an error.
-func Become(role string, env []string, v any, files ...*os.File) error {
+func Become(argv, env []string, v any, files ...*os.File) error {
 	ours, theirs, err := Pair()
 	if err != nil {
 		return err
@@ -70,5 +70,5 @@ func Become(role string, env []string, v any, files ...*os.File) error {
 		return os.NewSyscallError("dup3", err)
 	}
 	defer unix.CloseOnExec(childFD)
-	return os.NewSyscallError("execve", unix.Exec("/proc/self/exe", []string{role}, env))
+	return os.NewSyscallError("execve", unix.Exec("/proc/self/exe", argv, env))
 }
