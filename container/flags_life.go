@@ -1,0 +1,130 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kist-containers/kist/container/monitor"
+	"golang.org/x/sys/unix"
+)
+
+type lifeFlags struct {
+	Rm                  bool          `help:"Remove the container after its exit."`
+	Restart             string        `default:"no" help:"no, always, unless-stopped or on-failure[:N]." placeholder:"POLICY"`
+	StopSignal          string        `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
+	StopTimeout         *int          `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
+	HealthCmd           string        `help:"Command that checks its health." placeholder:"COMMAND"`
+	HealthInterval      time.Duration `help:"Time between two checks (30s)."`
+	HealthTimeout       time.Duration `help:"Time a check may take (30s)."`
+	HealthStartPeriod   time.Duration `help:"Time to get ready, in which failures do not count."`
+	HealthStartInterval time.Duration `help:"Time between two checks in the start period (5s)."`
+	HealthRetries       int           `help:"Failures in a row that make it unhealthy (3)."`
+	NoHealthcheck       bool          `name:"no-healthcheck" help:"Do not check its health."`
+	LogDriver           string        `help:"Where its output is kept: json-file, local or none." placeholder:"DRIVER"`
+	LogOpt              []string      `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
+}
+
+func (f *createFlags) life(c *Config) error {
+	c.AutoRemove, c.StopTimeoutSec = f.Rm, f.StopTimeout
+	var err error
+	if f.StopSignal != "" {
+		if _, err := parseSignal(f.StopSignal); err != nil {
+			return fmt.Errorf("--stop-signal %s: %w", f.StopSignal, err)
+		}
+		c.StopSignal = f.StopSignal
+	}
+	if c.Restart, err = parseRestart(f.Restart); err != nil {
+		return err
+	}
+	if f.Rm && c.Restart.Name != "" {
+		return errors.New("--rm and --restart contradict each other")
+	}
+	c.Log = monitor.LogConfig{Driver: f.LogDriver, Options: pairs(f.LogOpt)}
+	if err := monitor.CheckLog(c.Log); err != nil {
+		return err
+	}
+	return f.health(c)
+}
+
+func (f *createFlags) health(c *Config) error {
+	h := &monitor.Health{Interval: f.HealthInterval, Timeout: f.HealthTimeout, StartPeriod: f.HealthStartPeriod,
+		StartInterval: f.HealthStartInterval, Retries: f.HealthRetries}
+	given := f.HealthCmd != "" || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
+	switch {
+	case f.NoHealthcheck && given:
+		return errors.New("--no-healthcheck and --health-… contradict each other")
+	case f.NoHealthcheck:
+		c.Health = &monitor.Health{Test: []string{"NONE"}}
+	case given:
+		if f.HealthCmd != "" {
+			h.Test = []string{"CMD-SHELL", f.HealthCmd}
+			if f.HealthCmd == "none" {
+				h.Test = []string{"NONE"}
+			}
+		}
+		for _, d := range []time.Duration{h.Interval, h.Timeout, h.StartPeriod, h.StartInterval} {
+			if d < 0 || d > 0 && d < time.Millisecond {
+				return errors.New("--health-…: a duration must be at least 1ms")
+			}
+		}
+		if h.Retries < 0 {
+			return errors.New("--health-retries: must not be negative")
+		}
+		c.Health = h
+	}
+	return nil
+}
+
+func parseRestart(s string) (monitor.RestartPolicy, error) {
+	name, count, hasCount := strings.Cut(s, ":")
+	p := monitor.RestartPolicy{Name: name}
+	switch {
+	case name == "" || name == "no" && !hasCount:
+		p.Name = ""
+	case (name == "always" || name == "unless-stopped") && !hasCount:
+	case name == "on-failure":
+		if hasCount {
+			n, err := strconv.Atoi(count)
+			if err != nil || n < 0 {
+				return p, fmt.Errorf("--restart %s: %q is not a number of tries", s, count)
+			}
+			p.MaximumRetryCount = n
+		}
+	default:
+		return p, fmt.Errorf("--restart %s: want no, always, unless-stopped or on-failure[:N]", s)
+	}
+	return p, nil
+}
+
+// parseSignal reads TERM, SIGTERM, RTMIN+3 or a number.
+func parseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n < 1 || n > 64 {
+			return 0, errors.New("no such signal")
+		}
+		return unix.Signal(n), nil
+	}
+	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	const rtmin, rtmax = 34, 64
+	for prefix, base := range map[string]int{"SIGRTMIN": rtmin, "SIGRTMAX": rtmax} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			n := 0
+			if rest != "" {
+				var err error
+				if n, err = strconv.Atoi(rest); err != nil {
+					continue
+				}
+			}
+			if sig := base + n; sig >= rtmin && sig <= rtmax {
+				return unix.Signal(sig), nil
+			}
+		}
+	}
+	return 0, errors.New("no such signal")
+}
