@@ -6,6 +6,8 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +37,6 @@ type kit struct {
 	b   *Builder
 	dir string // the build context
 	req Request
-	log bytes.Buffer
 }
 
 func newKit(t testing.TB) *kit {
@@ -238,3 +239,6 @@ func openTest(data, run string) *Builder {
 	roots := state.Roots{Data: data, Run: run}
 	return Open(roots, image.Open(roots, image.Options{}), Options{CgroupParent: "/kist-build-test"})
 }
+
+// silent is a logger that says nothing.
+func silent() *log.Logger { return log.New(io.Discard, "", 0) }
