@@ -16,7 +16,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
-	crun "github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
 )
@@ -123,14 +122,8 @@ func (b *Builder) runDir(ctx context.Context) (string, func(), error) {
 	if err := os.MkdirAll(top, 0o700); err != nil {
 		return "", nil, err
 	}
-	entries, err := os.ReadDir(top)
-	if err != nil {
+	if err := b.bury(ctx, top); err != nil {
 		return "", nil, err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			b.bury(ctx, filepath.Join(top, e.Name()))
-		}
 	}
 	dir := filepath.Join(top, strings.ToLower(rand.Text()[:12]))
 	lock, err := state.TryLock(dir + ".lock")
@@ -142,30 +135,6 @@ func (b *Builder) runDir(ctx context.Context) (string, func(), error) {
 		return "", nil, err
 	}
 	return dir, func() { os.RemoveAll(dir); os.Remove(dir + ".lock"); lock.Unlock() }, nil
-}
-
-// bury ends the containers of a killed build. A directory whose build lives is
-// left alone.
-func (b *Builder) bury(ctx context.Context, dir string) {
-	lock, err := state.TryLock(dir + ".lock")
-	if err != nil {
-		return
-	}
-	defer lock.Unlock()
-	rt := &crun.Runtime{Root: dir, Systemd: b.o.Systemd, Rootless: b.o.Rootless}
-	ids, err := rt.List()
-	for _, id := range ids {
-		err = errors.Join(err, rt.Delete(ctx, id, true))
-	}
-	nets, _ := filepath.Glob(filepath.Join(dir, netPrefix+"*"))
-	for _, n := range nets {
-		err = errors.Join(err, b.o.Networks.Teardown(ctx, strings.TrimPrefix(filepath.Base(n), netPrefix)))
-	}
-	if err != nil {
-		return // the next build tries again
-	}
-	os.RemoveAll(dir)
-	os.Remove(dir + ".lock")
 }
 
 func (j *job) closeNetworks(ctx context.Context) (err error) {

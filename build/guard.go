@@ -2,12 +2,16 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/network"
@@ -98,9 +102,67 @@ func guardMain() int {
 	b := Open(c.Roots, nil, o)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	b.bury(ctx, c.RunDir)
-	b.sweepTemp()
+	if err := errors.Join(b.endContainers(ctx, c.RunDir), b.endScratch(ctx)); err != nil {
+		return 1 // the next build tries again
+	}
 	return 0
+}
+
+// endContainers waits for the death of the build of dir, which closes its
+// connection a moment before it lets go of its locks, and clears up after it.
+func (b *Builder) endContainers(ctx context.Context, dir string) error {
+	lock, err := state.AcquireLock(ctx, dir+".lock")
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return b.clear(ctx, dir)
+}
+
+// endScratch removes scratch space as soon as no build runs.
+func (b *Builder) endScratch(ctx context.Context) error {
+	lock, err := state.AcquireLock(ctx, b.dir("use.lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return b.purgeTemp()
+}
+
+// bury ends what killed builds left in top, except what a living one has.
+func (b *Builder) bury(ctx context.Context, top string) error {
+	entries, err := os.ReadDir(top)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		dir := filepath.Join(top, strings.TrimSuffix(e.Name(), ".lock"))
+		lock, err := state.TryLock(dir + ".lock")
+		if err != nil {
+			continue
+		}
+		b.clear(ctx, dir) // what is left then is the next build's to remove
+		lock.Unlock()
+	}
+	return nil
+}
+
+// clear ends the containers that a killed build recorded in dir, and their
+// networks, and removes the records. The caller holds the lock of dir.
+func (b *Builder) clear(ctx context.Context, dir string) error {
+	rt := &runtime.Runtime{Root: dir, Systemd: b.o.Systemd, Rootless: b.o.Rootless}
+	ids, err := rt.List()
+	for _, id := range ids {
+		err = errors.Join(err, rt.Delete(ctx, id, true))
+	}
+	nets, _ := filepath.Glob(filepath.Join(dir, netPrefix+"*"))
+	for _, n := range nets {
+		err = errors.Join(err, b.o.Networks.Teardown(ctx, strings.TrimPrefix(filepath.Base(n), netPrefix)))
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(dir), os.Remove(dir+".lock"))
 }
 
 // sweepTemp removes what killed builds left, unless a build runs.

@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	reexec.Dispatch(append(runtime.Roles(), Roles()...))
+	reexec.Dispatch(slices.Concat(runtime.Roles(), Roles(), []reexec.Role{{Name: victimRole, Main: victimMain}}))
 	unix.Umask(0o077) // as main does
 	os.Exit(m.Run())
 }
