@@ -122,6 +122,8 @@ type Limits struct {
 	ShmSize           int64             `json:"shmSize,omitempty"`
 	Sysctls           map[string]string `json:"sysctls,omitempty"`
 	CgroupParent      string            `json:"cgroupParent,omitempty"`
+	// Unified are files of cgroup v2 and what is written to them.
+	Unified map[string]string `json:"unified,omitempty"`
 }
 
 // Namespaces are a container's modes: "" is docker's default, else private,
@@ -133,6 +135,9 @@ type Namespaces struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// User is "" or host, keep-id, auto, or a mapping "container:host:size".
 	User string `json:"user,omitempty"`
+	// UIDs and GIDs are the mapping that User stands for.
+	UIDs []IDMap `json:"uids,omitempty"`
+	GIDs []IDMap `json:"gids,omitempty"`
 }
 
 // NetworkConfig is what a container wants of its networks.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
@@ -47,6 +48,12 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 	if err := e.fill(ctx, c, src); err != nil {
 		return nil, err
 	}
+	if err := e.settleSpaces(c); err != nil {
+		return nil, err
+	}
+	if err := e.feasible(c); err != nil {
+		return nil, err
+	}
 	c.ID, c.Created = newID(), time.Now().UTC()
 	lock, err := e.lock(ctx, c.ID)
 	if err != nil {
@@ -59,6 +66,9 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 		}
 	}()
 	if err := e.nameIt(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := e.settleUsers(ctx, c); err != nil {
 		return nil, err
 	}
 	if c.Hostname == "" && c.Network.Mode != "host" {
@@ -75,6 +85,30 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 	}
 	e.event(c, "create", nil)
 	return &created{c, lock}, nil
+}
+
+// feasible refuses, before anything is made, what this host cannot do or does
+// not have.
+func (e *Engine) feasible(c *Config) error {
+	if err := c.Limits.applicable(); err != nil {
+		return err
+	}
+	m := &specMaker{e: e, c: c}
+	for name := range c.Limits.Sysctls {
+		if err := m.checkSysctl(name); err != nil {
+			return err
+		}
+	}
+	scratch := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	if len(c.Security.Devices)+len(c.Security.DeviceRules) > 0 && !c.Security.Privileged {
+		if err := m.devices(scratch); err != nil {
+			return err
+		}
+	}
+	if s := c.Security.Seccomp; s != "" && s != "unconfined" {
+		return m.seccomp(scratch)
+	}
+	return nil
 }
 
 // fill completes the configuration by the image or the directory.
@@ -194,6 +228,7 @@ func (e *Engine) hideFiles(c *Config) (trash string, err error) {
 	if c.Name != "" {
 		e.unclaim(c.Name, c.ID)
 	}
+	e.freeIDs(c)
 	os.RemoveAll(e.runDir(c.ID))
 	// IDs are never given twice, so nobody makes this lock again.
 	os.Remove(e.Roots.Lock("container-" + c.ID))

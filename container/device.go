@@ -135,17 +135,6 @@ var ulimitNumbers = map[string]int{
 	"rttime": unix.RLIMIT_RTTIME, "sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-// ownLimit is this process's hard limit.
-func ownLimit(name string) (uint64, error) {
-	n, ok := ulimitNumbers[name]
-	if !ok {
-		return 0, errors.New("no such limit")
-	}
-	var r unix.Rlimit
-	err := unix.Prlimit(0, n, nil, &r)
-	return r.Max, err
-}
-
 // mayRaiseLimits asks for CAP_SYS_RESOURCE.
 func mayRaiseLimits() bool {
 	v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0)

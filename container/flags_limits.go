@@ -3,7 +3,9 @@ package container
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	units "github.com/docker/go-units"
 	"github.com/kist-containers/kist/internal/ui"
@@ -15,6 +17,11 @@ type resourceFlags struct {
 	MemorySwap        ui.Bytes `help:"Limit of memory and swap together; -1 for no limit of swap." placeholder:"SIZE"`
 	MemorySwappiness  *int64   `help:"Swappiness, 0 to 100." placeholder:"N"`
 	KernelMemory      string   `hidden:""`
+	CgroupConf        []string `sep:"none" help:"Write a file of its cgroup (cgroup v2)." placeholder:"FILE=VALUE"`
+	CpuCount          string   `hidden:""`
+	CpuPercent        string   `hidden:""`
+	IoMaxbandwidth    string   `hidden:""`
+	IoMaxiops         string   `hidden:""`
 	OomKillDisable    bool     `help:"Do not kill the container when it is out of memory."`
 	OomScoreAdj       int      `help:"The kernel's preference for killing it, -1000 to 1000." placeholder:"N"`
 	Cpus              string   `help:"Number of CPUs, 1.5 for example." placeholder:"N"`
@@ -40,6 +47,12 @@ type resourceFlags struct {
 
 func (f *createFlags) resources(c *Config) error {
 	l := &c.Limits
+	if f.KernelMemory != "" {
+		return errors.New("--kernel-memory: the memory controller has no such limit (Linux dropped it in 5.16); --memory counts the kernel's memory too")
+	}
+	if f.CpuCount+f.CpuPercent+f.IoMaxbandwidth+f.IoMaxiops != "" {
+		return errors.New("--cpu-count, --cpu-percent, --io-maxbandwidth, --io-maxiops: only Windows has them")
+	}
 	l.Memory, l.MemoryReservation, l.MemorySwap = int64(f.Memory), int64(f.MemoryReservation), int64(f.MemorySwap)
 	l.MemorySwappiness, l.OomKillDisable, l.OomScoreAdj = f.MemorySwappiness, f.OomKillDisable, f.OomScoreAdj
 	l.CPUShares, l.CPUPeriod, l.CPUQuota = f.CpuShares, f.CpuPeriod, f.CpuQuota
@@ -59,11 +72,25 @@ func (f *createFlags) resources(c *Config) error {
 		if err != nil {
 			return err
 		}
+		if slices.ContainsFunc(l.Ulimits, func(o Ulimit) bool { return o.Name == u.Name }) {
+			return fmt.Errorf("--ulimit %s: %s is given twice", s, u.Name)
+		}
 		if u.Name != "host" {
 			l.Ulimits = append(l.Ulimits, u)
 		}
 	}
+	for _, s := range f.Sysctl {
+		if key, _, ok := strings.Cut(s, "="); !ok || key == "" {
+			return fmt.Errorf("--sysctl %s: want KEY=VALUE", s)
+		}
+	}
 	l.Sysctls = pairs(f.Sysctl)
+	for _, s := range f.CgroupConf {
+		if file, _, ok := strings.Cut(s, "="); !ok || !strings.Contains(file, ".") || strings.ContainsAny(file, "/\x00") {
+			return fmt.Errorf("--cgroup-conf %s: want FILE=VALUE, memory.high=64M for example", s)
+		}
+	}
+	l.Unified = pairs(f.CgroupConf)
 	return l.check()
 }
 
@@ -71,8 +98,16 @@ func (f *createFlags) resources(c *Config) error {
 func (l *Limits) check() error {
 	const leastMemory = 6 << 20
 	switch {
-	case l.Memory != 0 && l.Memory < leastMemory:
+	case l.Memory > 0 && l.Memory < leastMemory:
 		return errors.New("--memory: the minimum is 6 MiB")
+	case l.Memory < 0:
+		return errors.New("--memory: want at least 6 MiB")
+	case l.MemorySwap < -1:
+		return errors.New("--memory-swap: want a size, or -1 for no limit")
+	case l.MemoryReservation != 0 && l.MemoryReservation < leastMemory:
+		return errors.New("--memory-reservation: the minimum is 6 MiB")
+	case l.OomKillDisable && l.Memory == 0:
+		return errors.New("--oom-kill-disable: needs --memory too, or the whole host runs out of memory")
 	case l.MemorySwap > 0 && l.Memory == 0:
 		return errors.New("--memory-swap: needs --memory too")
 	case l.MemorySwap > 0 && l.MemorySwap < l.Memory:
@@ -83,8 +118,14 @@ func (l *Limits) check() error {
 		return errors.New("--cpus and --cpu-quota or --cpu-period contradict each other")
 	case l.CPUPeriod != 0 && (l.CPUPeriod < 1000 || l.CPUPeriod > 1000000):
 		return errors.New("--cpu-period: want 1000 to 1000000 microseconds")
-	case l.CPUQuota > 0 && l.CPUQuota < 1000:
+	case l.CPUQuota > 0 && l.CPUQuota < 1000 || l.CPUQuota < -1:
 		return errors.New("--cpu-quota: want at least 1000 microseconds")
+	case l.CPURtPeriod < 0 || l.CPURtRuntime < 0 || l.CPURtPeriod > 0 && l.CPURtRuntime > l.CPURtPeriod:
+		return errors.New("--cpu-rt-runtime: want at most --cpu-rt-period, both in microseconds")
+	case l.PidsLimit < -1:
+		return errors.New("--pids-limit: want a number, or -1 for no limit")
+	case l.ShmSize < 0:
+		return errors.New("--shm-size: must not be negative")
 	case l.CPUShares < 0:
 		return errors.New("--cpu-shares: want a positive number")
 	case l.BlkioWeight != 0 && (l.BlkioWeight < 10 || l.BlkioWeight > 1000):

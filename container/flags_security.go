@@ -20,6 +20,8 @@ type securityFlags struct {
 	Pid              string   `help:"PID namespace: private, host or container:NAME." placeholder:"MODE"`
 	Uts              string   `help:"UTS namespace: private or host." placeholder:"MODE"`
 	Userns           string   `help:"User namespace: host, auto, keep-id or CONTAINER:HOST:SIZE." placeholder:"MODE"`
+	Uidmap           []string `name:"uidmap" sep:"none" help:"User ids of its user namespace." placeholder:"CONTAINER:HOST:SIZE"`
+	Gidmap           []string `name:"gidmap" sep:"none" help:"Group ids of its user namespace." placeholder:"CONTAINER:HOST:SIZE"`
 }
 
 func (f *createFlags) security(c *Config) error {
@@ -31,6 +33,19 @@ func (f *createFlags) security(c *Config) error {
 		}
 	}
 	c.Spaces.IPC, c.Spaces.PID, c.Spaces.UTS, c.Spaces.User = f.Ipc, f.Pid, f.Uts, f.Userns
+	for _, x := range []struct {
+		flag string
+		list []string
+		dst  *[]IDMap
+	}{{"--uidmap", f.Uidmap, &c.Spaces.UIDs}, {"--gidmap", f.Gidmap, &c.Spaces.GIDs}} {
+		for _, s := range x.list {
+			m, err := parseIDMap(s)
+			if err != nil {
+				return fmt.Errorf("%s %w", x.flag, err)
+			}
+			*x.dst = append(*x.dst, m)
+		}
+	}
 	for _, d := range f.Device {
 		dev, err := parseDevice(d)
 		if err != nil {
@@ -91,25 +106,6 @@ func (s *Security) option(o string) error {
 	case "writable-cgroups":
 	default:
 		return fmt.Errorf("--security-opt %s: no such option", o)
-	}
-	return nil
-}
-
-func (n *Namespaces) check() error {
-	for _, x := range []struct {
-		flag, value string
-		allowed     []string
-		container   bool
-	}{
-		{"--ipc", n.IPC, []string{"", "private", "host", "none", "shareable"}, true},
-		{"--pid", n.PID, []string{"", "private", "host"}, true},
-		{"--uts", n.UTS, []string{"", "private", "host"}, false},
-		{"--cgroupns", n.Cgroup, []string{"", "private", "host"}, false},
-	} {
-		_, other := strings.CutPrefix(x.value, "container:")
-		if !slices.Contains(x.allowed, x.value) && !(other && x.container) {
-			return fmt.Errorf("%s %s: no such mode", x.flag, x.value)
-		}
 	}
 	return nil
 }

@@ -191,11 +191,12 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	return nil
 }
 
-// abandon removes a container that was to be removed after its exit and never
-// started; any other is left as created, for the user to look at.
+// abandon removes a container that never started because of what was asked of
+// kist, and one that was to be removed after its exit. One whose program is the
+// reason is left as created, for the user to look at.
 func (e *Engine) abandon(ctx context.Context, ct *created, err error) error {
 	defer ct.Release()
-	if ct.AutoRemove {
+	if ct.AutoRemove || ui.ExitCode(err, failedCode) == failedCode {
 		return errors.Join(err, e.remove(context.WithoutCancel(ctx), ct.Config, true))
 	}
 	return err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	moby "github.com/moby/sys/capability"
-	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -205,25 +204,31 @@ func (m *specMaker) namespaces(s *specs.Spec) error {
 	if c.Network.Mode != "host" {
 		add(specs.NetworkNamespace, m.netns)
 	}
+	uts, cgroup := c.Spaces.UTS, c.Spaces.Cgroup
+	if uts == "" && c.Network.Mode == "host" {
+		uts = "host"
+	}
+	if cgroup == "" && !m.privateCgroups() {
+		cgroup = "host"
+	}
 	for _, x := range []struct {
-		mode string
-		kind specs.LinuxNamespaceType
-		file string
-	}{{c.Spaces.IPC, specs.IPCNamespace, "ipc"}, {c.Spaces.PID, specs.PIDNamespace, "pid"}} {
-		path, private, err := m.space(x.mode, x.file)
+		mode, flag string
+		kind       specs.LinuxNamespaceType
+		file       string
+	}{
+		{c.Spaces.IPC, "ipc", specs.IPCNamespace, "ipc"}, {c.Spaces.PID, "pid", specs.PIDNamespace, "pid"},
+		{uts, "uts", specs.UTSNamespace, "uts"}, {cgroup, "cgroupns", specs.CgroupNamespace, "cgroup"},
+	} {
+		path, private, err := m.space(x.mode, x.flag, x.file)
 		if err != nil {
 			return err
 		}
 		if private || path != "" {
 			add(x.kind, path)
 		}
-	}
-	if c.Spaces.UTS != "host" && c.Network.Mode != "host" || c.Spaces.UTS == "private" {
-		add(specs.UTSNamespace, "")
-		s.Hostname, s.Domainname = c.Hostname, c.Domainname
-	}
-	if m.privateCgroups() {
-		add(specs.CgroupNamespace, "")
+		if private && x.kind == specs.UTSNamespace {
+			s.Hostname, s.Domainname = c.Hostname, c.Domainname
+		}
 	}
 	return m.userNamespace(s)
 }
@@ -232,55 +237,30 @@ func (m *specMaker) namespaces(s *specs.Spec) error {
 // one hides the host's paths on both, so it is kist's unless the container is
 // privileged.
 func (m *specMaker) privateCgroups() bool {
-	switch m.c.Spaces.Cgroup {
-	case "host":
-		return false
-	case "private":
-		return true
-	}
 	return !m.c.Security.Privileged
 }
 
-// space resolves a mode of --ipc or --pid to a path to join.
-func (m *specMaker) space(mode, file string) (path string, private bool, err error) {
+// space resolves a mode to a path to join: container:ID, or ns:PATH.
+func (m *specMaker) space(mode, flag, file string) (path string, private bool, err error) {
+	if path, ok := strings.CutPrefix(mode, "ns:"); ok {
+		if _, err := os.Stat(path); err != nil {
+			return "", false, fmt.Errorf("--%s %s: %w", flag, mode, errors.Unwrap(err))
+		}
+		return path, false, nil
+	}
 	other, joined := strings.CutPrefix(mode, "container:")
 	if !joined {
 		return "", mode != "host", nil
 	}
 	c, err := m.e.Lookup(other)
 	if err != nil {
-		return "", false, fmt.Errorf("--%s %s: %w", file, mode, err)
+		return "", false, fmt.Errorf("--%s %s: %w", flag, mode, err)
 	}
 	st := m.e.Status(c.ID)
 	if !st.Live() {
-		return "", false, fmt.Errorf("--%s %s: %w", file, mode, ErrNotRunning)
+		return "", false, fmt.Errorf("--%s container:%s: %w", flag, c.Name, ErrNotRunning)
 	}
 	return fmt.Sprintf("/proc/%d/ns/%s", st.Pid, file), false, nil
-}
-
-// userNamespace applies --userns. The image's files are owned by ids of the host,
-// so without idmapped layers a mapping is the caller's to prepare.
-func (m *specMaker) userNamespace(s *specs.Spec) error {
-	mode := m.c.Spaces.User
-	if mode == "" || mode == "host" {
-		return nil
-	}
-	parts := strings.Split(mode, ":")
-	if len(parts) != 3 {
-		return fmt.Errorf("--userns %s: want host or CONTAINER:HOST:SIZE", mode)
-	}
-	var n [3]uint32
-	for i, p := range parts {
-		v, err := strconv.ParseUint(p, 10, 32)
-		if err != nil {
-			return fmt.Errorf("--userns %s: %q is not an id", mode, p)
-		}
-		n[i] = uint32(v)
-	}
-	mapping := []specs.LinuxIDMapping{{ContainerID: n[0], HostID: n[1], Size: n[2]}}
-	s.Linux.UIDMappings, s.Linux.GIDMappings = mapping, mapping
-	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-	return nil
 }
 
 func (m *specMaker) mountList(s *specs.Spec) error {
@@ -362,7 +342,7 @@ func (m *specMaker) ipcMounts(plain []string, shm int64) []specs.Mount {
 	if other, joined := strings.CutPrefix(mode, "container:"); joined {
 		if c, err := m.e.Lookup(other); err == nil {
 			src := fmt.Sprintf("/proc/%d/root/dev/shm", m.e.Status(c.ID).Pid)
-			return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: src, Options: []string{"rbind", "rprivate"}})
+			return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: src, Options: []string{"bind", "rprivate"}})
 		}
 	}
 	if mode == "none" {
@@ -454,16 +434,8 @@ func (l *Limits) resources() (*specs.LinuxResources, error) {
 		n := l.PidsLimit
 		r.Pids = &specs.LinuxPids{Limit: &n}
 	}
+	r.Unified = l.Unified
 	return r, l.blockIO(r)
-}
-
-// hasSwapControl reports whether the kernel accounts swap.
-func hasSwapControl() bool {
-	if cgroups.IsCgroup2UnifiedMode() {
-		return true
-	}
-	_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
-	return err == nil
 }
 
 func (l *Limits) blockIO(r *specs.LinuxResources) error {
@@ -527,7 +499,7 @@ func (m *specMaker) limits(s *specs.Spec) error {
 	s.Linux.Sysctl = map[string]string{}
 	if m.c.Network.Mode != "host" && m.netns == "" && !m.e.Rootless {
 		s.Linux.Sysctl["net.ipv4.ip_unprivileged_port_start"] = "0"
-		s.Linux.Sysctl["net.ipv4.ping_group_range"] = "0 2147483647"
+		s.Linux.Sysctl["net.ipv4.ping_group_range"] = m.pingGroups()
 	}
 	for k, v := range m.c.Limits.Sysctls {
 		if err := m.checkSysctl(k); err != nil {

@@ -79,7 +79,13 @@ func (e *Engine) noteStart(c *Config) error {
 
 // prepare makes the root file system, the sandbox and the bundle.
 func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File, error) {
-	root, err := monitor.Open(e.rootFS(c))
+	fs := e.rootFS(c)
+	var err error
+	if fs.Map, err = e.userNamespace(c); err != nil {
+		return monitor.Spec{}, nil, err
+	}
+	defer fs.Map.Close()
+	root, err := monitor.Open(fs)
 	if err != nil {
 		return monitor.Spec{}, nil, err
 	}
@@ -105,9 +111,20 @@ func (e *Engine) bundle(ctx context.Context, c *Config, root *os.File) error {
 	if err := e.network(ctx, m); err != nil {
 		return err
 	}
-	if m.mounts, err = e.ociMounts(ctx, c, root); err != nil {
+	if err := errors.Join(m.ownFiles(), m.openSandbox()); err != nil {
 		return err
 	}
+	plain, err := e.plainRoot(c, root)
+	if err != nil {
+		return err
+	}
+	if plain != root {
+		defer plain.Close()
+	}
+	if m.mounts, err = e.ociMounts(ctx, c, plain); err != nil {
+		return err
+	}
+	m.mapVolumes()
 	spec, err := m.make()
 	if err != nil {
 		return err

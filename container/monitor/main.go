@@ -311,8 +311,11 @@ func (m *monitor) event(action string, e Exit) {
 func (m *monitor) finish() {
 	var cleaned sync.WaitGroup
 	var purge func()
+	gone := m.unmountRoot()
 	cleaned.Go(func() {
-		if m.hooks.Cleanup != nil {
+		// A removal through a mount that is still there would be one of what is
+		// mounted: a user's own directory, with --rootfs.
+		if m.hooks.Cleanup != nil && gone == nil {
 			purge, _ = m.hooks.Cleanup(context.Background(), &m.Spec)
 		}
 	})

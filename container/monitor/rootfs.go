@@ -34,6 +34,19 @@ func (m *monitor) mountRoot(root *os.File) error {
 	return sys.Attach(root, at)
 }
 
+// unmountRoot undoes mountRoot. Its success says that nothing is mounted there.
+func (m *monitor) unmountRoot() error {
+	for {
+		err := unix.Unmount(filepath.Join(m.Bundle, "rootfs"), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return os.NewSyscallError("umount2", err)
+		}
+	}
+}
+
 // Mount mounts a root file system on target, an existing directory of this
 // thread's mount namespace.
 func Mount(fs RootFS, target string) error {
@@ -53,6 +66,9 @@ func Mount(fs RootFS, target string) error {
 // Open makes a root file system as a detached mount, which nobody but the
 // holder of the descriptor sees.
 func Open(fs RootFS) (*os.File, error) {
+	if fs.Map != nil {
+		return openMapped(fs)
+	}
 	if len(fs.Lowers) == 0 {
 		clone, err := sys.Clone(nil, fs.Dir, true, 0)
 		if err != nil {

@@ -5,6 +5,7 @@
 package monitor
 
 import (
+	"os"
 	"time"
 
 	"github.com/kist-containers/kist/internal/state"
@@ -62,6 +63,8 @@ type RootFS struct {
 	Dir string
 	// UserXattr mounts overlay with userxattr, as in a user namespace.
 	UserXattr bool
+	// Map is a user namespace by whose mapping owners are translated, or nil.
+	Map *os.File
 }
 
 // LogConfig is docker's --log-driver and --log-opt.

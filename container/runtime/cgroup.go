@@ -84,6 +84,8 @@ func (g *group) make(rec *record, pid int) error {
 	if unifiedCgroups() {
 		g.pids, g.res.PidsLimit = g.res.PidsLimit, nil
 	}
+	// As all see of the host's cgroups, root of a user namespace sees of its own.
+	defer unix.Umask(unix.Umask(0o022))
 	err := g.manager.Apply(pid)
 	rec.CgroupPaths = g.manager.GetPaths()
 	if err == nil {

@@ -24,6 +24,9 @@ type initProcess struct {
 	conn    *reexec.Conn
 	root    *os.File // the root file system, before it is "/"
 	console *os.File // the terminal's master
+	// rootMount and sources are what the parent has opened; see openSources.
+	rootMount *os.File
+	sources   map[int]*os.File
 	// connFd is the number under which conn was inherited: those before it are
 	// the payload's.
 	connFd   int
@@ -53,7 +56,7 @@ func InitMain() int {
 	}
 	tasks, err := p.adopt(files)
 	if err == nil {
-		err = joinCgroup(tasks)
+		err = joinCgroup(p.take(tasks))
 	}
 	if err == nil {
 		err = p.run()

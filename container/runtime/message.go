@@ -22,6 +22,10 @@ type setup struct {
 	// socket, at which another process will say start.
 	Listen   bool `json:"listen,omitempty"`
 	Rootless bool `json:"rootless,omitempty"`
+	// Root says that the root file system comes with this message as a detached
+	// mount, Sources which entries of the spec's mounts do; see openSources.
+	Root    bool  `json:"root,omitempty"`
+	Sources []int `json:"sources,omitempty"`
 	// Adopt says that this is for a Spare, with the namespaces that it is to make,
 	// see unshare(2), and which standard streams come with this message.
 	Adopt   bool    `json:"adopt,omitempty"`

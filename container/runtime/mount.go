@@ -97,7 +97,7 @@ func isBind(m *specs.Mount) bool {
 }
 
 // mount makes one mount of the spec.
-func (p *initProcess) mount(m *specs.Mount) error {
+func (p *initProcess) mount(i int, m *specs.Mount) error {
 	plan, err := planOf(m.Options)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (p *initProcess) mount(m *specs.Mount) error {
 	case plan.remount:
 		return p.remount(m, plan)
 	case isBind(m):
-		return p.bindMount(m, plan)
+		return p.bindMount(m, plan, p.sources[i])
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return p.cgroupMount(m, plan)
 	case m.Type == "proc" || m.Type == "sysfs" || path.Clean(m.Destination) == "/dev":
@@ -205,11 +205,13 @@ func (p *initProcess) realDirectory(path string) error {
 }
 
 // bindMount shows a file or directory of the host.
-func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan) error {
-	source := absolute(p.State.Bundle, m.Source)
-	clone, err := sys.Clone(nil, source, plan.recursive, 0)
-	if err != nil {
-		return err
+func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan, given *os.File) error {
+	clone := given
+	if clone == nil {
+		var err error
+		if clone, err = sys.Clone(nil, absolute(p.State.Bundle, m.Source), plan.recursive, 0); err != nil {
+			return err
+		}
 	}
 	defer clone.Close()
 	var st unix.Stat_t
@@ -221,8 +223,10 @@ func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan) error {
 		return err
 	}
 	defer target.Close()
-	if err := p.idmapped(clone, m, plan); err != nil {
-		return err
+	if given == nil {
+		if err := idmapped(clone, m, plan, p.Spec); err != nil {
+			return err
+		}
 	}
 	if plan.set|plan.clear != 0 {
 		if err := sys.SetAttr(clone, false, &unix.MountAttr{Attr_set: plan.set, Attr_clr: plan.clear}); err != nil {
@@ -243,13 +247,13 @@ func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan) error {
 // idmapped translates the owners seen through the mount. The mapping is that of
 // a user namespace, the container's unless the mount has one of its own; see
 // mount_setattr(2), MOUNT_ATTR_IDMAP.
-func (p *initProcess) idmapped(mount *os.File, m *specs.Mount, plan mountPlan) error {
+func idmapped(mount *os.File, m *specs.Mount, plan mountPlan, spec *specs.Spec) error {
 	uids, gids := m.UIDMappings, m.GIDMappings
 	if len(uids) == 0 && len(gids) == 0 {
 		if !plan.idmap && !plan.ridmap {
 			return nil
 		}
-		uids, gids = p.Spec.Linux.UIDMappings, p.Spec.Linux.GIDMappings
+		uids, gids = spec.Linux.UIDMappings, spec.Linux.GIDMappings
 	}
 	if len(uids) == 0 || len(gids) == 0 {
 		return errors.New("idmap: uidMappings and gidMappings are missing")
@@ -275,7 +279,7 @@ func (p *initProcess) cgroupMount(m *specs.Mount, plan mountPlan) error {
 	if unifiedCgroups() {
 		if !isNew(p.Spec, specs.CgroupNamespace) {
 			return p.bindMount(&specs.Mount{Destination: m.Destination, Source: cgroupRoot, Type: "bind", Options: []string{"rbind", "rro", "nosuid", "noexec", "nodev"}},
-				mountPlan{recursive: true, recSet: uint64(attr)})
+				mountPlan{recursive: true, recSet: uint64(attr)}, nil)
 		}
 		fs, err := sys.NewFS("cgroup2", "cgroup", nil, attr)
 		if err != nil {
@@ -332,9 +336,11 @@ func (p *initProcess) mountHierarchy(dir *os.File, h hierarchy, attr int) error 
 	}
 	defer at.Close()
 	var mount *os.File
-	if isNew(p.Spec, specs.CgroupNamespace) && !isNew(p.Spec, specs.UserNamespace) {
+	inUser := namespace(p.Spec, specs.UserNamespace) != nil
+	if isNew(p.Spec, specs.CgroupNamespace) {
 		mount, err = sys.NewFS(h.fstype, "cgroup", h.options, attr)
-	} else {
+	}
+	if mount == nil && (err == nil || inUser) {
 		if mount, err = sys.Clone(nil, p.ownCgroup(h), false, 0); err == nil {
 			err = sys.SetAttr(mount, false, &unix.MountAttr{Attr_set: uint64(attr)})
 		}

@@ -78,11 +78,12 @@ func idMap(mappings []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 }
 
 // joinByPath enters the namespaces that the spec names by path and that a
-// thread can enter for itself. Those of pid and user were entered before its start.
+// thread can enter for itself. Those of pid and user were entered before its start,
+// and all were where there is a user namespace; see joinsBefore.
 func joinByPath(spec *specs.Spec) error {
 	for _, n := range nsFlags {
 		path := joinPath(spec, n.kind)
-		if path == "" || n.kind == specs.PIDNamespace || n.kind == specs.UserNamespace {
+		if path == "" || n.kind == specs.PIDNamespace || namespace(spec, specs.UserNamespace) != nil {
 			continue
 		}
 		f, err := os.Open(path)

@@ -24,7 +24,7 @@ func (p *initProcess) mountAll() error {
 	p.root = root
 	for i := range p.Spec.Mounts {
 		m := &p.Spec.Mounts[i]
-		if err := p.mount(m); err != nil {
+		if err := p.mount(i, m); err != nil {
 			return fmt.Errorf("mount %s on %s: %w", describe(m), m.Destination, err)
 		}
 	}
@@ -61,6 +61,9 @@ func propagation(spec *specs.Spec) error {
 // openRoot makes the root file system a mount of its own, which pivot_root
 // wants, and opens it.
 func (p *initProcess) openRoot() (*os.File, error) {
+	if p.rootMount != nil {
+		return p.openGiven()
+	}
 	clone, err := sys.Clone(nil, p.Rootfs, true, 0)
 	if err != nil {
 		return nil, fmt.Errorf("root file system: %w", err)

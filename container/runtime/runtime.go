@@ -260,7 +260,12 @@ func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *spec
 	if err != nil {
 		return err
 	}
-	err = p.conn.Send(msg, append(adopted, tasks...)...)
+	sources, err := openSources(spec, rec, msg)
+	if err != nil {
+		return err
+	}
+	err = p.conn.Send(msg, append(append(adopted, sources...), tasks...)...)
+	closeAll(sources)
 	if len(adopted) > 0 {
 		adopted[0].Close() // the others are the caller's
 	}

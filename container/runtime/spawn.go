@@ -95,7 +95,7 @@ func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
 		// capabilities from an id that is not mapped.
 		attr.Credential = &syscall.Credential{}
 	}
-	err = inPIDNamespace(joinPath(spec, specs.PIDNamespace), func() error {
+	err = inNamespaces(joinsBefore(spec), func() error {
 		pid, err = c.start(context.Background(), attr)
 		return err
 	})
@@ -134,30 +134,56 @@ func setStreams(cmd *exec.Cmd, files [3]*os.File) {
 	}
 }
 
-// inPIDNamespace calls start with the pid namespace at path as that of new
-// children; "" is this process's own. It does so on the caller's thread, which
-// may have a mount namespace that no other thread has.
-func inPIDNamespace(path string, start func() error) error {
-	if path == "" {
+// An entrance is a namespace that this thread enters for a moment.
+type entrance struct {
+	path string
+	flag uintptr
+	// own is the file of the thread's own namespace.
+	own string
+}
+
+// joinsBefore lists the namespaces that the caller's thread has to be in when it
+// clones init: the pid namespace is entered by children alone, and a namespace of
+// the host's cannot be entered any more from a user namespace below.
+func joinsBefore(spec *specs.Spec) []entrance {
+	var list []entrance
+	for _, n := range nsFlags {
+		path := joinPath(spec, n.kind)
+		switch {
+		case path == "" || n.kind == specs.UserNamespace:
+		case n.kind == specs.PIDNamespace:
+			list = append(list, entrance{path, n.flag, "pid_for_children"})
+		case namespace(spec, specs.UserNamespace) != nil:
+			list = append(list, entrance{path, n.flag, n.file})
+		}
+	}
+	return list
+}
+
+// inNamespaces calls start with this thread in other namespaces. It does so on
+// the caller's thread, which may have a mount namespace that no other thread has.
+func inNamespaces(list []entrance, start func() error) error {
+	if len(list) == 0 {
 		return start()
 	}
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
-	before, err := os.Open("/proc/thread-self/ns/pid_for_children")
+	n := list[0]
+	before, err := os.Open("/proc/thread-self/ns/" + n.own)
 	if err != nil {
 		return err
 	}
 	defer before.Close()
-	target, err := os.Open(path)
+	target, err := os.Open(n.path)
 	if err != nil {
 		return err
 	}
 	defer target.Close()
-	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWPID); err != nil {
-		return os.NewSyscallError("setns "+path, err)
+	if err := unix.Setns(int(target.Fd()), int(n.flag)); err != nil {
+		return os.NewSyscallError("setns "+n.path, err)
 	}
-	err = start()
-	if back := unix.Setns(int(before.Fd()), unix.CLONE_NEWPID); back != nil {
+	err = inNamespaces(list[1:], start)
+	if back := unix.Setns(int(before.Fd()), int(n.flag)); back != nil {
 		// A thread that would fork into a container is of no use to anyone.
 		panic(os.NewSyscallError("setns back", back))
 	}
@@ -168,13 +194,9 @@ func inPIDNamespace(path string, start func() error) error {
 // process of one thread may join; the other new namespaces then belong to it.
 func startInUserNamespace(spec *specs.Spec, c *initCommand) (int, error) {
 	var s sys.Script
-	// In the order of joining: the user namespace's root may join the rest.
-	for _, kind := range []specs.LinuxNamespaceType{specs.UserNamespace, specs.PIDNamespace} {
-		path := joinPath(spec, kind)
-		if path == "" {
-			continue
-		}
-		f, err := os.Open(path)
+	list := append(joinsBefore(spec), entrance{joinPath(spec, specs.UserNamespace), unix.CLONE_NEWUSER, "user"})
+	for _, n := range list {
+		f, err := os.Open(n.path)
 		if err != nil {
 			return 0, err
 		}
@@ -183,7 +205,7 @@ func startInUserNamespace(spec *specs.Spec, c *initCommand) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		s.Call(fmt.Sprintf("join %s namespace", kind), unix.SYS_SETNS, fd, 0)
+		s.Call("join "+n.own+" namespace", unix.SYS_SETNS, fd, 0)
 	}
 	s.Call("become root of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
 	s.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)

@@ -1,0 +1,154 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
+)
+
+// openSources opens what init could not: in a user namespace of its own it is
+// nobody to the host, so a directory above the root file system or above a bind
+// mount's source may be closed to it, and it cannot translate owners; and a mount
+// of another container's mount namespace can be copied only from there. The
+// files, detached mounts, go to init, which takes them with take.
+func openSources(spec *specs.Spec, rec *record, m *setup) (files []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(files)
+		}
+	}()
+	inUser := namespace(spec, specs.UserNamespace) != nil
+	if inUser {
+		root, err := sys.Clone(nil, rec.Rootfs, true, 0)
+		if err != nil {
+			return nil, fmt.Errorf("root file system: %w", err)
+		}
+		files, m.Root = append(files, root), true
+	}
+	for i := range spec.Mounts {
+		mount := &spec.Mounts[i]
+		if !isBind(mount) || !inUser && !ofOther(mount.Source) {
+			continue
+		}
+		f, err := openSource(spec, rec, mount)
+		if err != nil {
+			return files, fmt.Errorf("mount %s on %s: %w", mount.Source, mount.Destination, err)
+		}
+		files, m.Sources = append(files, f), append(m.Sources, i)
+	}
+	return files, nil
+}
+
+// ofOther reports whether path leads through another process's root.
+func ofOther(path string) bool {
+	rest, ok := strings.CutPrefix(path, "/proc/")
+	pid, _, below := strings.Cut(rest, "/root/")
+	return ok && below && strings.Trim(pid, "0123456789") == ""
+}
+
+func openSource(spec *specs.Spec, rec *record, m *specs.Mount) (*os.File, error) {
+	plan, err := planOf(m.Options)
+	if err != nil {
+		return nil, err
+	}
+	var clone *os.File
+	if ofOther(m.Source) {
+		clone, err = cloneOfOther(m.Source, plan.recursive)
+	} else {
+		clone, err = sys.Clone(nil, absolute(rec.Bundle, m.Source), plan.recursive, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := idmapped(clone, m, plan, spec); err != nil {
+		clone.Close()
+		return nil, err
+	}
+	return clone, nil
+}
+
+// cloneOfOther copies a mount of another process's mount namespace from within
+// it, on a thread that ends with it. No link is followed there: the namespace is
+// a container's.
+func cloneOfOther(path string, recursive bool) (*os.File, error) {
+	rest := strings.TrimPrefix(path, "/proc/")
+	pid, inside, _ := strings.Cut(rest, "/root/")
+	type result struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		goruntime.LockOSThread() // and never unlocked: the thread ends here
+		f, err := func() (*os.File, error) {
+			ns, err := os.Open("/proc/" + pid + "/ns/mnt")
+			if err != nil {
+				return nil, err
+			}
+			defer ns.Close()
+			// A thread that shares its working directory cannot change namespaces.
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return nil, os.NewSyscallError("unshare", err)
+			}
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+				return nil, os.NewSyscallError("setns", err)
+			}
+			at, err := openNoLinks("/" + inside)
+			if err != nil {
+				return nil, err
+			}
+			defer at.Close()
+			return sys.Clone(at, "", recursive, 0)
+		}()
+		done <- result{f, err}
+	}()
+	r := <-done
+	return r.f, r.err
+}
+
+// take keeps what openSources sent, the first of files, and returns the rest.
+func (p *initProcess) take(files []*os.File) []*os.File {
+	if p.Root {
+		p.rootMount, files = files[0], files[1:]
+	}
+	p.sources = map[int]*os.File{}
+	for _, i := range p.Sources {
+		p.sources[i], files = files[0], files[1:]
+	}
+	return files
+}
+
+// attachPoints are directories that every host has and every user may enter.
+// One of them gets the root file system on it, in this namespace alone, until
+// the pivot: its own path may be closed to root of a user namespace.
+var attachPoints = [...]string{"/mnt", "/etc", "/tmp"}
+
+// openGiven attaches the root file system that the parent has opened.
+func (p *initProcess) openGiven() (*os.File, error) {
+	var errs error
+	for _, path := range attachPoints {
+		at, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = sys.Attach(p.rootMount, at)
+			at.Close()
+		}
+		if err == nil {
+			return p.rootMount, nil
+		}
+		errs = errors.Join(errs, err)
+	}
+	return nil, fmt.Errorf("root file system: %w", errs)
+}
+
+// UserNamespace makes a user namespace of the given mapping and opens it, for
+// mount_setattr(2) with MOUNT_ATTR_IDMAP.
+func UserNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
+	return userNamespace(uids, gids)
+}
