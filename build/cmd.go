@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -260,61 +258,3 @@ func (c *Cmd) outputs() ([]output, error) {
 	}
 	return all, nil
 }
-
-// An output is one --output.
-type output struct {
-	kind, dest string
-	push       bool
-}
-
-func (o output) String() string { return o.kind }
-
-func parseOutput(s string) (output, error) {
-	if s == "-" {
-		return output{kind: "tar", dest: "-"}, nil
-	}
-	if !strings.Contains(s, "=") {
-		return output{kind: "local", dest: s}, nil
-	}
-	var o output
-	for kv := range strings.SplitSeq(s, ",") {
-		k, v, _ := strings.Cut(kv, "=")
-		switch k {
-		case "type":
-			o.kind = v
-		case "dest":
-			o.dest = v
-		case "push":
-			o.push = v == "" || v == "true"
-		case "name", "tar", "compression", "oci-mediatypes", "rewrite-timestamp", "force-compression", "compression-level", "unpack", "store":
-			// Names come from --tag; kist writes OCI types and fixed times anyway.
-		default:
-			return o, fmt.Errorf("--output %s: no such key %q", s, k)
-		}
-	}
-	switch o.kind {
-	case "image", "docker", "oci", "registry":
-	case "local", "tar":
-		if o.dest == "" {
-			return o, fmt.Errorf("--output %s: wants dest=PATH", s)
-		}
-	default:
-		return o, fmt.Errorf("--output %s: type is image, docker, oci, local, tar or registry", s)
-	}
-	return o, nil
-}
-
-// create opens the file that an output goes to, "-" for standard output.
-func (o output) create(out *ui.Output) (io.WriteCloser, error) {
-	if o.dest == "-" || o.dest == "" {
-		if ui.IsTerminal(out.Out) {
-			return nil, errors.New("standard output is a terminal: give dest=FILE")
-		}
-		return nopCloser{out.Out}, nil
-	}
-	return os.OpenFile(filepath.Clean(o.dest), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }

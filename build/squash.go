@@ -6,9 +6,61 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/image"
 )
+
+// squash makes one layer of those that the build added: the changes are packed
+// again from a view of them all.
+func (b *Builder) squash(ctx context.Context, st *stageState, cfg *v1.ConfigFile, epoch time.Time) ([]layer, error) {
+	dir, remove, err := b.scratch()
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	upper := filepath.Join(dir, "upper")
+	if err := makeDir(upper, 0o755); err != nil {
+		return nil, err
+	}
+	for _, l := range st.layers[st.base:] {
+		if err := b.merge(ctx, l.Dir, upper); err != nil {
+			return nil, err
+		}
+	}
+	parent := ""
+	if st.base > 0 {
+		parent = st.layers[st.base-1].ChainID
+	}
+	l, blob, err := b.store.AddLayerFromDir(ctx, parent, upper, image.LayerOptions{})
+	if err != nil {
+		return nil, err
+	}
+	h, err := v1.NewHash(l.DiffID)
+	if err != nil {
+		return nil, err
+	}
+	cfg.RootFS.DiffIDs = append(slices.Clone(cfg.RootFS.DiffIDs[:st.base]), h)
+	squashHistory(cfg, st.base, st.clock)
+	return append(slices.Clone(st.layers[:st.base]), layer{DiffID: l.DiffID, ChainID: l.ChainID, Dir: l.Dir, Blob: blob}), nil
+}
+
+// squashHistory marks the build's entries as empty and adds docker's last one.
+func squashHistory(cfg *v1.ConfigFile, base int, at time.Time) {
+	seen := 0
+	for i := range cfg.History {
+		if !cfg.History[i].EmptyLayer {
+			if seen++; seen > base {
+				cfg.History[i].EmptyLayer = true
+			}
+		}
+	}
+	cfg.History = append(cfg.History, v1.History{Created: v1.Time{Time: at}, Comment: "merge of the build's layers"})
+}
 
 // merge puts the changes of an overlay layer into upper, which holds those of
 // the layers below it: for --squash.

@@ -1,0 +1,87 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// finish completes the configuration of a built stage.
+func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
+	cfg := st.config
+	for _, k := range sortedKeys(j.req.Labels) {
+		if cfg.Config.Labels == nil {
+			cfg.Config.Labels = map[string]string{}
+		}
+		cfg.Config.Labels[k] = j.req.Labels[k]
+	}
+	if st.base == 0 && len(cfg.Config.Env) == 0 {
+		cfg.Config.Env = []string{"PATH=" + defaultPath}
+	}
+	cfg.Created = v1.Time{Time: st.clock}
+	layers := st.layers
+	if j.req.Squash && len(layers) > st.base+1 {
+		var err error
+		if layers, err = j.b.squash(ctx, st, &cfg, j.req.Epoch); err != nil {
+			return Built{}, fmt.Errorf("squash: %w", err)
+		}
+	}
+	raw, err := marshalConfig(&cfg, st.startInterval)
+	return Built{Platform: j.plan.target.platform, layers: layers, config: raw}, err
+}
+
+// marshalConfig adds what v1.ConfigFile has no field for.
+func marshalConfig(cfg *v1.ConfigFile, startInterval time.Duration) ([]byte, error) {
+	raw, err := json.Marshal(cfg)
+	if err != nil || startInterval == 0 || cfg.Config.Healthcheck == nil {
+		return raw, err
+	}
+	var all map[string]json.RawMessage
+	var config map[string]json.RawMessage
+	var health map[string]any
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(all["config"], &config); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(config["Healthcheck"], &health); err != nil {
+		return nil, err
+	}
+	health["StartInterval"] = startInterval
+	if config["Healthcheck"], err = json.Marshal(health); err != nil {
+		return nil, err
+	}
+	if all["config"], err = json.Marshal(config); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+// result stores the images and names them.
+func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
+	for i := range res.Images {
+		built := &res.Images[i]
+		blobs := make([]v1.Descriptor, len(built.layers))
+		for n, l := range built.layers {
+			blobs[n] = l.Blob
+		}
+		names := req.Tags
+		if len(res.Images) > 1 {
+			names = nil
+		}
+		img, err := b.store.AddRawImage(ctx, built.config, blobs, names)
+		if err != nil {
+			return err
+		}
+		built.ID, built.Digest, built.manifest = img.ID, img.Digest, img.Manifest
+		res.ID, res.Digest, res.Names = img.ID, img.Digest, img.Names
+	}
+	if len(res.Images) > 1 {
+		return b.index(ctx, req, res)
+	}
+	return nil
+}
