@@ -158,6 +158,7 @@ func monitorMain() int {
 		return monitor.Hooks{
 			Cleanup: a.engine.AfterExit,
 			Event:   a.engine.MonitorEvent,
+			Policy:  a.engine.RestartPolicy,
 			Serve: func(ctx context.Context, s *monitor.Spec) error {
 				return a.networks.Serve(ctx, s.ID)
 			},
@@ -194,6 +195,7 @@ func roles() []reexec.Role {
 		{Name: rootless.Role, Main: rootless.Main},
 		{Name: container.HelloRole, Main: container.HelloMain},
 		{Name: container.InitRole, Main: container.InitMain},
+		{Name: container.HoldRole, Main: container.HoldMain},
 	}, slices.Concat(image.Roles(), runtime.Roles(), build.Roles())...)
 }
 

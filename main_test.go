@@ -67,13 +67,17 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// condition answers what a script may ask for: [root], [busybox], [prog:NAME].
+// condition answers what a script may ask for: [root], [busybox],
+// [prog:NAME], and [v1] or [v2] for the cgroups that there are.
 func condition(errBusybox error) func(string) (bool, error) {
 	return func(cond string) (bool, error) {
 		name, found := strings.CutPrefix(cond, "prog:")
 		switch {
 		case cond == "root":
 			return os.Geteuid() == 0, nil
+		case cond == "v1", cond == "v2":
+			_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+			return (err == nil) == (cond == "v2"), nil
 		case cond == "busybox":
 			return errBusybox == nil, nil
 		case found:

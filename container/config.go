@@ -77,6 +77,14 @@ type Security struct {
 	Unmask      []string `json:"unmask,omitempty"`
 	Devices     []Device `json:"devices,omitempty"`
 	DeviceRules []string `json:"deviceRules,omitempty"`
+	// CDI are devices by their CDI name, GPUs docker's --gpus; their files are in
+	// CDIDirs, or in the usual directories.
+	CDI     []string `json:"cdi,omitempty"`
+	GPUs    []string `json:"gpus,omitempty"`
+	CDIDirs []string `json:"cdiDirs,omitempty"`
+	// ProcOptions are options of the mount of /proc.
+	ProcOptions     []string `json:"procOptions,omitempty"`
+	WritableCgroups bool     `json:"writableCgroups,omitempty"`
 	// Options are the --security-opt as they were given.
 	Options []string `json:"options,omitempty"`
 }

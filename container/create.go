@@ -105,6 +105,9 @@ func (e *Engine) feasible(c *Config) error {
 			return err
 		}
 	}
+	if err := m.cdi(scratch); err != nil {
+		return err
+	}
 	if s := c.Security.Seccomp; s != "" && s != "unconfined" {
 		return m.seccomp(scratch)
 	}

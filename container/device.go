@@ -35,29 +35,35 @@ func statDevice(path string) (*specs.LinuxDevice, error) {
 }
 
 // addDevice gives a container one device, or all below a directory.
-func addDevice(s *specs.Spec, d Device) error {
+func (m *specMaker) addDevice(s *specs.Spec, d Device) error {
 	info, err := os.Stat(d.Host)
 	if err != nil {
 		return errors.Unwrap(err)
 	}
 	if !info.IsDir() {
-		return addNode(s, d.Host, d.Container, d.Permissions)
+		return m.addNode(s, d.Host, d.Container, d.Permissions)
 	}
 	return filepath.WalkDir(d.Host, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.Type()&fs.ModeDevice == 0 {
 			return err
 		}
-		return addNode(s, path, filepath.Join(d.Container, strings.TrimPrefix(path, d.Host)), d.Permissions)
+		return m.addNode(s, path, filepath.Join(d.Container, strings.TrimPrefix(path, d.Host)), d.Permissions)
 	})
 }
 
-func addNode(s *specs.Spec, host, inside, permissions string) error {
+// addNode gives a node under a path of the container. Where a user namespace
+// forbids making nodes the host's own is shown.
+func (m *specMaker) addNode(s *specs.Spec, host, inside, permissions string) error {
 	node, err := statDevice(host)
 	if err != nil {
 		return err
 	}
 	node.Path = inside
-	s.Linux.Devices = append(s.Linux.Devices, *node)
+	if m.e.Rootless || len(m.c.Spaces.UIDs) > 0 {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: inside, Type: "bind", Source: host, Options: []string{"bind", "rprivate", "nosuid", "noexec"}})
+	} else {
+		s.Linux.Devices = append(s.Linux.Devices, *node)
+	}
 	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices,
 		specs.LinuxDeviceCgroup{Allow: true, Type: node.Type, Major: &node.Major, Minor: &node.Minor, Access: permissions})
 	return nil

@@ -11,12 +11,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -32,6 +35,11 @@ type ExecCmd struct {
 	Privileged  bool     `help:"Give it all capabilities."`
 	User        string   `short:"u" help:"User, by name or id." placeholder:"USER[:GROUP]"`
 	Workdir     string   `short:"w" help:"Working directory." placeholder:"DIR"`
+	PreserveFds int      `help:"Pass so many descriptors on, from 3 up." placeholder:"N"`
+	PreserveFd  []int    `help:"Pass descriptors on." placeholder:"FD,…"`
+	Cidfile     string   `name:"cidfile" help:"Read the container's ID from a file." placeholder:"FILE"`
+	Latest      bool     `short:"l" help:"The newest container."`
+	NoSession   bool     `hidden:""`
 	Argv        []string `arg:"" name:"container" passthrough:"" help:"Container, then command and arguments."`
 }
 
@@ -40,12 +48,17 @@ func (c *ExecCmd) HandlesSignals() {}
 
 // Run runs a program in a running container.
 func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
-	argv := c.Argv
-	if len(argv) > 0 && argv[0] == "--" {
-		argv = argv[1:]
+	argv, err := c.argv(e)
+	if err != nil {
+		return fmt.Errorf("exec: %w", err)
 	}
-	if len(argv) < 2 {
-		return ui.Hint(errors.New("exec: a container and a command are needed"), "kist exec --help")
+	keys, err := detachKeys(c.DetachKeys)
+	if err != nil {
+		return fmt.Errorf("exec: %w", err)
+	}
+	inherited, err := inheritedFiles(c.PreserveFds, c.PreserveFd)
+	if err != nil {
+		return fmt.Errorf("exec: %w", err)
 	}
 	ct, err := e.running("exec", argv[0])
 	if err != nil {
@@ -61,22 +74,74 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("exec %s: %w", argv[0], err)
 	}
-	o := runtime.ExecOptions{Seccomp: seccomp}
+	o := runtime.ExecOptions{Seccomp: seccomp, ExtraFiles: inherited}
 	if !c.Detach {
 		o.Stdout, o.Stderr = out.Out, out.Err
 		if c.Interactive {
 			o.Stdin = out.In
 		}
 	}
-	x := &execSession{c: c, out: out}
+	x := &execSession{c: c, out: out, keys: keys}
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
 		return e.explain(ct, fmt.Errorf("exec %s: %w", argv[0], err))
 	}
 	e.event(ct, "exec_start: "+strings.Join(proc.Args, " "), nil)
 	if c.Detach {
-		return nil
+		return x.leave()
 	}
 	return x.wait()
+}
+
+// argv is the container and what to run in it.
+func (c *ExecCmd) argv(e *Engine) ([]string, error) {
+	argv := c.Argv
+	if len(argv) > 0 && argv[0] == "--" {
+		argv = argv[1:]
+	}
+	switch {
+	case c.Latest && c.Cidfile != "":
+		return nil, errors.New("--latest and --cidfile contradict each other")
+	case c.Latest:
+		all, err := e.all()
+		if err != nil {
+			return nil, err
+		}
+		if len(all) == 0 {
+			return nil, ui.Hint(ErrNotFound, "kist ps -a")
+		}
+		argv = append([]string{all[0].ID}, argv...)
+	case c.Cidfile != "":
+		id, err := os.ReadFile(c.Cidfile)
+		if err != nil {
+			return nil, fmt.Errorf("--cidfile %s: %w", c.Cidfile, errors.Unwrap(err))
+		}
+		argv = append([]string{strings.TrimSpace(string(id))}, argv...)
+	}
+	if len(argv) < 2 {
+		return nil, ui.Hint(errors.New("a container and a command are needed"), "kist exec --help")
+	}
+	return argv, nil
+}
+
+// inheritedFiles are the caller's descriptors that a program is to have too, as
+// 3, 4 and so on.
+func inheritedFiles(count int, list []int) ([]*os.File, error) {
+	if count > 0 && len(list) > 0 {
+		return nil, errors.New("--preserve-fds and --preserve-fd contradict each other")
+	}
+	const first = 3
+	for n := range count {
+		list = append(list, first+n)
+	}
+	slices.Sort(list)
+	var files []*os.File
+	for _, fd := range list {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || fd < first {
+			return nil, fmt.Errorf("--preserve-fds: descriptor %d is not open", fd)
+		}
+		files = append(files, os.NewFile(uintptr(fd), "inherited"))
+	}
+	return files, nil
 }
 
 // process describes the program: the container's own, with what the flags change.
@@ -151,6 +216,8 @@ type execSession struct {
 	out     *ui.Output
 	proc    *runtime.Process
 	console *os.File
+	keys    []byte
+	left    chan struct{} // closed once the user typed the keys
 	copying sync.WaitGroup
 	closers []io.Closer
 }
@@ -228,8 +295,38 @@ func (x *execSession) terminal() error {
 		signal.Stop(resized)
 		return term.Restore(fd, old)
 	}))
-	go io.Copy(x.console, x.out.In)
+	x.left = make(chan struct{})
+	go func() {
+		if monitor.CopyUntilKeys(x.console, x.out.In, x.keys) {
+			close(x.left)
+		}
+	}()
 	return nil
+}
+
+// HoldRole keeps the terminal of a program whose user has left: without its
+// master the program would be hung up on.
+const HoldRole = "kist-hold"
+
+// HoldMain reads what the program prints to its end.
+func HoldMain() int {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	io.Copy(io.Discard, os.NewFile(3, "terminal"))
+	return 0
+}
+
+// leave lets the program go on without this command.
+func (x *execSession) leave() error {
+	if x.console == nil {
+		return nil
+	}
+	hold := reexec.Command(context.Background(), HoldRole)
+	hold.ExtraFiles = []*os.File{x.console}
+	hold.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := hold.Start(); err != nil {
+		return err
+	}
+	return hold.Process.Release()
 }
 
 type closerFunc func() error
@@ -248,7 +345,18 @@ func (x *execSession) wait() error {
 			unix.Kill(x.proc.Pid(), s.(unix.Signal))
 		}
 	}()
-	status, err := x.proc.Wait()
+	ended := make(chan struct{})
+	var status unix.WaitStatus
+	var err error
+	go func() {
+		status, err = x.proc.Wait()
+		close(ended)
+	}()
+	select {
+	case <-x.left:
+		return x.leave()
+	case <-ended:
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,19 +13,26 @@ import (
 )
 
 type lifeFlags struct {
-	Rm                  bool          `help:"Remove the container after its exit."`
-	Restart             string        `default:"no" help:"no, always, unless-stopped or on-failure[:N]." placeholder:"POLICY"`
-	StopSignal          string        `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
-	StopTimeout         *int          `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
+	Rm          bool   `help:"Remove the container after its exit."`
+	Restart     string `default:"no" help:"no, always, unless-stopped or on-failure[:N]." placeholder:"POLICY"`
+	StopSignal  string `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
+	StopTimeout *int   `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
+	healthFlags `embed:""`
+	LogDriver   string   `help:"Where its output is kept: json-file, local or none." placeholder:"DRIVER"`
+	LogOpt      []string `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
+}
+
+type healthFlags struct {
 	HealthCmd           string        `help:"Command that checks its health." placeholder:"COMMAND"`
 	HealthInterval      time.Duration `help:"Time between two checks (30s)."`
 	HealthTimeout       time.Duration `help:"Time a check may take (30s)."`
 	HealthStartPeriod   time.Duration `help:"Time to get ready, in which failures do not count."`
 	HealthStartInterval time.Duration `help:"Time between two checks in the start period (5s)."`
 	HealthRetries       int           `help:"Failures in a row that make it unhealthy (3)."`
+	HealthOnFailure     string        `help:"What to do once it is unhealthy: none, kill, stop or restart." placeholder:"ACTION"`
+	HealthMaxLogCount   int           `help:"How many results are kept (5)." placeholder:"N"`
+	HealthMaxLogSize    int           `help:"How many bytes of a check's output are kept (4096)." placeholder:"N"`
 	NoHealthcheck       bool          `name:"no-healthcheck" help:"Do not check its health."`
-	LogDriver           string        `help:"Where its output is kept: json-file, local or none." placeholder:"DRIVER"`
-	LogOpt              []string      `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
 }
 
 func (f *createFlags) life(c *Config) error {
@@ -51,8 +59,10 @@ func (f *createFlags) life(c *Config) error {
 
 func (f *createFlags) health(c *Config) error {
 	h := &monitor.Health{Interval: f.HealthInterval, Timeout: f.HealthTimeout, StartPeriod: f.HealthStartPeriod,
-		StartInterval: f.HealthStartInterval, Retries: f.HealthRetries}
-	given := f.HealthCmd != "" || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0
+		StartInterval: f.HealthStartInterval, Retries: f.HealthRetries,
+		OnFailure: f.HealthOnFailure, MaxLog: f.HealthMaxLogCount, MaxOutput: f.HealthMaxLogSize}
+	given := f.HealthCmd != "" || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0 ||
+		h.OnFailure != "" || h.MaxLog != 0 || h.MaxOutput != 0
 	switch {
 	case f.NoHealthcheck && given:
 		return errors.New("--no-healthcheck and --health-… contradict each other")
@@ -69,6 +79,12 @@ func (f *createFlags) health(c *Config) error {
 			if d < 0 || d > 0 && d < time.Millisecond {
 				return errors.New("--health-…: a duration must be at least 1ms")
 			}
+		}
+		if !slices.Contains([]string{"", "none", "kill", "stop", "restart"}, h.OnFailure) {
+			return fmt.Errorf("--health-on-failure %s: want none, kill, stop or restart", h.OnFailure)
+		}
+		if h.MaxLog < 0 || h.MaxOutput < 0 {
+			return errors.New("--health-max-log-count, --health-max-log-size: must not be negative")
 		}
 		if h.Retries < 0 {
 			return errors.New("--health-retries: must not be negative")

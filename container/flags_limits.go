@@ -46,6 +46,14 @@ type resourceFlags struct {
 }
 
 func (f *createFlags) resources(c *Config) error {
+	if err := f.limits(c); err != nil {
+		return err
+	}
+	return c.Limits.check()
+}
+
+// limits reads the flags; whether they make sense together is for check.
+func (f *createFlags) limits(c *Config) error {
 	l := &c.Limits
 	if f.KernelMemory != "" {
 		return errors.New("--kernel-memory: the memory controller has no such limit (Linux dropped it in 5.16); --memory counts the kernel's memory too")
@@ -91,7 +99,7 @@ func (f *createFlags) resources(c *Config) error {
 		}
 	}
 	l.Unified = pairs(f.CgroupConf)
-	return l.check()
+	return nil
 }
 
 // check holds docker's bounds.

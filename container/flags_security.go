@@ -2,7 +2,9 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -15,6 +17,8 @@ type securityFlags struct {
 	Privileged       bool     `help:"Give it all capabilities and devices, and hide nothing."`
 	SecurityOpt      []string `sep:"none" help:"no-new-privileges, seccomp=FILE|unconfined, apparmor=…, systempaths=unconfined, mask=…, unmask=…" placeholder:"OPTION"`
 	Device           []string `sep:"none" help:"Give it a device." placeholder:"HOST[:CONTAINER[:rwm]]"`
+	Gpus             []string `sep:"none" help:"Give it GPUs, by CDI: all, a number, device=ID." placeholder:"WISH"`
+	CdiSpecDir       []string `name:"cdi-spec-dir" sep:"none" help:"Directory of CDI files." placeholder:"DIR" env:"KIST_CDI_SPEC_DIR"`
 	DeviceCgroupRule []string `sep:"none" help:"Allow devices by number." placeholder:"RULE"`
 	Ipc              string   `help:"IPC namespace: private, host, container:NAME, none, shareable." placeholder:"MODE"`
 	Pid              string   `help:"PID namespace: private, host or container:NAME." placeholder:"MODE"`
@@ -46,7 +50,22 @@ func (f *createFlags) security(c *Config) error {
 			*x.dst = append(*x.dst, m)
 		}
 	}
+	for _, g := range f.Gpus {
+		if err := parseGPUs(g); err != nil {
+			return err
+		}
+	}
+	s.GPUs, s.CDIDirs = f.Gpus, f.CdiSpecDir
+	for _, rule := range f.DeviceCgroupRule {
+		if _, err := parseDeviceRule(rule); err != nil {
+			return err
+		}
+	}
 	for _, d := range f.Device {
+		if isCDI(d) {
+			s.CDI = append(s.CDI, d)
+			continue
+		}
 		dev, err := parseDevice(d)
 		if err != nil {
 			return err
@@ -82,17 +101,20 @@ func (s *Security) option(o string) error {
 			s.Seccomp = strings.TrimPrefix(value, "builtin")
 			return nil
 		}
-		data, err := os.ReadFile(value)
+		data, err := readProfile(value)
 		if err != nil {
 			return fmt.Errorf("--security-opt %s: %w", o, err)
 		}
-		if !json.Valid(data) {
-			return fmt.Errorf("--security-opt %s: not a profile: not valid JSON", o)
-		}
 		s.Seccomp = string(data)
 	case "apparmor":
+		if value == "" || value != "unconfined" && !exists("/sys/kernel/security/apparmor") {
+			return fmt.Errorf("--security-opt %s: this host has no AppArmor", o)
+		}
 		s.AppArmor = value
 	case "label":
+		if err := checkLabel(value); err != nil {
+			return fmt.Errorf("--security-opt %s: %w", o, err)
+		}
 		s.Label = append(s.Label, value)
 	case "systempaths":
 		if value != "unconfined" {
@@ -100,10 +122,39 @@ func (s *Security) option(o string) error {
 		}
 		s.Unmasked = true
 	case "mask":
-		s.Mask = append(s.Mask, strings.Split(value, ":")...)
+		list, err := pathList(value)
+		if err != nil {
+			return fmt.Errorf("--security-opt %s: %w", o, err)
+		}
+		s.Mask = append(s.Mask, list...)
 	case "unmask":
-		s.Unmask = append(s.Unmask, strings.Split(value, ":")...)
+		if strings.EqualFold(value, "all") {
+			s.Unmasked = true
+			return nil
+		}
+		list, err := pathList(value)
+		if err != nil {
+			return fmt.Errorf("--security-opt %s: %w", o, err)
+		}
+		s.Unmask = append(s.Unmask, list...)
+	case "proc-opts":
+		for _, p := range strings.Split(value, ",") {
+			if name, _, _ := strings.Cut(p, "="); !slices.Contains([]string{"hidepid", "gid", "subset"}, name) {
+				return fmt.Errorf("--security-opt %s: want hidepid=, gid= or subset=", o)
+			}
+			s.ProcOptions = append(s.ProcOptions, p)
+		}
 	case "writable-cgroups":
+		s.WritableCgroups = true
+		if hasValue {
+			v, err := strconv.ParseBool(value)
+			if err != nil {
+				return fmt.Errorf("--security-opt %s: want true or false", o)
+			}
+			s.WritableCgroups = v
+		}
+	case "credentialspec":
+		return fmt.Errorf("--security-opt %s: only Windows has it", o)
 	default:
 		return fmt.Errorf("--security-opt %s: no such option", o)
 	}
@@ -131,3 +182,69 @@ func parseDevice(s string) (Device, error) {
 }
 
 func validPermissions(s string) bool { return s != "" && strings.Trim(s, "rwm") == "" }
+
+// pathList reads PATH:PATH.
+func pathList(s string) ([]string, error) {
+	list := strings.Split(s, ":")
+	for _, p := range list {
+		if !strings.HasPrefix(p, "/") || strings.ContainsRune(p, 0) {
+			return nil, fmt.Errorf("%q is not an absolute path", p)
+		}
+	}
+	return list, nil
+}
+
+// mostProfile bounds a seccomp profile.
+const mostProfile = 4 << 20
+
+// readProfile reads a seccomp profile; whether it makes sense shows when the
+// filter is made of it.
+func readProfile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, errors.Unwrap(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, mostProfile+1))
+	switch {
+	case err != nil:
+		return nil, errors.Unwrap(err)
+	case len(data) > mostProfile:
+		return nil, fmt.Errorf("more than %d bytes", mostProfile)
+	case !json.Valid(data):
+		return nil, errors.New("not a profile: not valid JSON")
+	}
+	return data, nil
+}
+
+var labelParts = [...]string{"user", "role", "type", "level"}
+
+// checkLabel reads a part of a SELinux label: TYPE:VALUE, or disable.
+func checkLabel(value string) error {
+	part, rest, ok := strings.Cut(value, ":")
+	switch {
+	case value == "disable":
+		return nil
+	case !ok || rest == "" || !slices.Contains(append(labelParts[:], "filetype"), part):
+		return errors.New("want disable, user:, role:, type:, level: or filetype:")
+	case !exists("/sys/fs/selinux/enforce"):
+		return errors.New("this host has no SELinux")
+	}
+	return nil
+}
+
+// selinux is the label of the process: container_t with what the options change.
+func (s *Security) selinux() string {
+	parts := []string{"system_u", "system_r", "container_t", "s0"}
+	given := false
+	for _, l := range s.Label {
+		part, value, _ := strings.Cut(l, ":")
+		if i := slices.Index(labelParts[:], part); i >= 0 {
+			parts[i], given = value, true
+		}
+	}
+	if !given || slices.Contains(s.Label, "disable") {
+		return ""
+	}
+	return strings.Join(parts, ":")
+}

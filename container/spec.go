@@ -56,7 +56,7 @@ func (m *specMaker) make() (*specs.Spec, error) {
 		Annotations: m.c.Annotations,
 	}
 	for _, part := range []func(*specs.Spec) error{
-		m.process, m.namespaces, m.mountList, m.paths, m.resources, m.devices, m.limits, m.seccomp,
+		m.process, m.namespaces, m.mountList, m.paths, m.resources, m.devices, m.cdi, m.limits, m.seccomp,
 	} {
 		if err := part(s); err != nil {
 			return nil, err
@@ -82,6 +82,7 @@ func (m *specMaker) process(s *specs.Spec) error {
 		// docker: a user other than root has none after the exec.
 		NoNewPrivileges: c.Security.NoNewPrivs,
 		ApparmorProfile: m.apparmor(),
+		SelinuxLabel:    c.Security.selinux(),
 	}
 	if user.UID != 0 {
 		s.Process.Capabilities.Effective, s.Process.Capabilities.Permitted = nil, nil
@@ -273,12 +274,16 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 	if shm == 0 {
 		shm = defaultShm
 	}
+	cgroup := sysfs
+	if m.c.Security.WritableCgroups {
+		cgroup = plain
+	}
 	s.Mounts = []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: plain},
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: slices.Concat(plain, m.c.Security.ProcOptions)},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: m.devpts()},
 		m.sysfs(sysfs),
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: sysfs},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: cgroup},
 	}
 	s.Mounts = append(s.Mounts, m.ipcMounts(plain, shm)...)
 	for _, dest := range []string{"/etc/resolv.conf", "/etc/hostname", "/etc/hosts"} {
@@ -479,7 +484,7 @@ func (m *specMaker) devices(s *specs.Spec) error {
 		return addHostDevices(s)
 	}
 	for _, d := range sec.Devices {
-		if err := addDevice(s, d); err != nil {
+		if err := m.addDevice(s, d); err != nil {
 			return fmt.Errorf("--device %s: %w", d.Host, err)
 		}
 	}

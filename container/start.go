@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -136,13 +137,31 @@ func (e *Engine) bundle(ctx context.Context, c *Config, root *os.File) error {
 	return os.WriteFile(e.dataDir(c.ID, bundleDir, configFile), data, 0o600)
 }
 
+// stopNumber is the stop signal's number, "" for the usual one.
+func (c *Config) stopNumber() string {
+	if sig, err := parseSignal(c.StopSignal); err == nil {
+		return strconv.Itoa(int(sig))
+	}
+	return ""
+}
+
+// RestartPolicy is a container's as it is stored now: `kist update` may have
+// changed it since the start.
+func (e *Engine) RestartPolicy(s *monitor.Spec) monitor.RestartPolicy {
+	c, err := e.read(s.ID)
+	if err != nil {
+		return s.Restart
+	}
+	return c.Restart
+}
+
 func (e *Engine) monitorSpec(c *Config) monitor.Spec {
 	return monitor.Spec{
 		ID: c.ID, Name: c.Name, Roots: e.Roots,
 		Bundle: e.dataDir(c.ID, bundleDir), RunDir: e.runDir(c.ID), DataDir: e.dataDir(c.ID),
 		Rootless: e.Rootless, Runtime: c.Runtime,
 		Terminal: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
-		Log: c.logConfig(e), StopSignal: c.StopSignal, StopTimeout: c.StopTimeout(),
+		Log: c.logConfig(e), StopSignal: c.stopNumber(), StopTimeout: c.StopTimeout(),
 		Restart: c.Restart, Health: c.Health, AutoRemove: c.AutoRemove, PidFile: c.PidFile,
 		Sandbox: c.served(),
 	}

@@ -3,6 +3,7 @@ package monitor
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -49,4 +50,26 @@ func (d *detector) feed(typed []byte) (send []byte, found bool) {
 		}
 	}
 	return send, false
+}
+
+// CopyUntilKeys sends what is typed until the keys come, which it reports, or
+// either side ends.
+func CopyUntilKeys(w io.Writer, typed io.Reader, keys []byte) bool {
+	d := detector{keys: keys}
+	buf := make([]byte, 4096)
+	for {
+		n, err := typed.Read(buf)
+		send, found := d.feed(buf[:n])
+		if len(send) > 0 {
+			if _, err := w.Write(send); err != nil {
+				return false
+			}
+		}
+		if found {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
 }

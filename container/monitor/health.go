@@ -57,6 +57,12 @@ func (h Health) withDefaults() Health {
 	if h.Retries == 0 {
 		h.Retries = 3
 	}
+	if h.MaxLog == 0 {
+		h.MaxLog = keptProbes
+	}
+	if h.MaxOutput == 0 {
+		h.MaxOutput = keptOutput
+	}
 	return h
 }
 
@@ -78,6 +84,9 @@ func (m *monitor) watchHealth(ctx context.Context) {
 		before := s.Status
 		s = h.after(s, r, r.Start.Sub(m.began))
 		m.saveHealth(s)
+		if s.Status == HealthUnhealthy && before != HealthUnhealthy {
+			m.unhealthy(h.OnFailure)
+		}
 		if s.Status != before && m.hooks.Event != nil {
 			m.hooks.Event(&m.Spec, "health_status: "+s.Status, nil)
 		}
@@ -95,7 +104,8 @@ func (h Health) pause(s HealthState, up time.Duration) time.Duration {
 // after is the state after a probe that began at up: failures within the start
 // period do not count, a success ends it.
 func (h Health) after(s HealthState, r ProbeResult, up time.Duration) HealthState {
-	s.Log = append(s.Log[max(0, len(s.Log)-keptProbes+1):len(s.Log):len(s.Log)], r)
+	h = h.withDefaults()
+	s.Log = append(s.Log[max(0, len(s.Log)-h.MaxLog+1):len(s.Log):len(s.Log)], r)
 	switch {
 	case r.ExitCode == 0:
 		s.Status, s.FailingStreak = HealthHealthy, 0
@@ -106,6 +116,24 @@ func (h Health) after(s HealthState, r ProbeResult, up time.Duration) HealthStat
 		}
 	}
 	return s
+}
+
+// unhealthy does what --health-on-failure says. To restart is to end the run and
+// begin the next whatever the policy says.
+func (m *monitor) unhealthy(action string) {
+	switch action {
+	case "kill":
+		m.init.Signal(unix.SIGKILL)
+	case "stop", "restart":
+		if action == "stop" {
+			m.stopped.Store(true)
+		} else {
+			m.wanted.Store(true)
+		}
+		m.init.Signal(stopSignal(m.StopSignal))
+		init := m.init
+		time.AfterFunc(max(m.StopTimeout, time.Second), func() { init.Signal(unix.SIGKILL) })
+	}
 }
 
 func (m *monitor) saveHealth(s HealthState) {
@@ -152,7 +180,7 @@ func Probe(ctx context.Context, run *runtime.Runtime, id, bundle string, h Healt
 		r.SetReadDeadline(time.Now())
 	})
 	defer timer.Stop()
-	out := readSome(r)
+	out := readSome(r, h.withDefaults().MaxOutput)
 	status, err := waitFor(p.Pid())
 	if err != nil {
 		return probeFailed, out, err
@@ -164,12 +192,12 @@ func Probe(ctx context.Context, run *runtime.Runtime, id, bundle string, h Healt
 }
 
 // readSome keeps the beginning of what comes and reads the rest away.
-func readSome(r *os.File) string {
+func readSome(r *os.File, most int) string {
 	var kept []byte
-	buf := make([]byte, keptOutput)
+	buf := make([]byte, 4096)
 	for {
 		n, err := r.Read(buf)
-		kept = append(kept, buf[:min(n, keptOutput-len(kept))]...)
+		kept = append(kept, buf[:min(n, most-len(kept))]...)
 		if err != nil {
 			return string(kept)
 		}

@@ -10,6 +10,7 @@ import (
 	goruntime "runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,8 @@ type Hooks struct {
 	Serve func(ctx context.Context, s *Spec) error
 	// Event notes something that happened to the container. nil: nobody listens.
 	Event func(s *Spec, action string, attributes map[string]string)
+	// Policy is the container's restart policy as it is now. nil: as it was.
+	Policy func(s *Spec) RestartPolicy
 }
 
 // A monitor is one container's.
@@ -55,7 +58,9 @@ type monitor struct {
 	waiting  bool
 	// stopped says that a user stopped the container: it is not to come back.
 	stopped atomic.Bool
-	wake    chan struct{}
+	// wanted says that the next run is to begin whatever the policy is.
+	wanted atomic.Bool
+	wake   chan struct{}
 }
 
 // Main plays Role. hooks are made once it is known whose monitor this is.
@@ -251,6 +256,9 @@ func (m *monitor) onTerminate() {
 }
 
 func stopSignal(name string) unix.Signal {
+	if n, err := strconv.Atoi(name); err == nil && n > 0 {
+		return unix.Signal(n)
+	}
 	if s := unix.SignalNum(name); s != 0 {
 		return s
 	}

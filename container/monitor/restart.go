@@ -15,6 +15,12 @@ func (m *monitor) wantsRestart(e Exit) bool {
 	if m.stopped.Load() {
 		return false
 	}
+	if m.wanted.Swap(false) {
+		return true
+	}
+	if m.hooks.Policy != nil {
+		m.Restart = m.hooks.Policy(&m.Spec)
+	}
 	switch m.Restart.Name {
 	case "always", "unless-stopped":
 		return true

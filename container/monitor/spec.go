@@ -95,6 +95,13 @@ type Health struct {
 	StartPeriod   time.Duration `json:"startPeriodNs,omitempty"`
 	StartInterval time.Duration `json:"startIntervalNs,omitempty"`
 	Retries       int           `json:"retries,omitempty"`
+	// OnFailure is what becomes of an unhealthy container: none (also for ""),
+	// kill, stop or restart.
+	OnFailure string `json:"onFailure,omitempty"`
+	// MaxLog is how many results are kept (0: five), MaxOutput how many bytes of
+	// each one's output (0: 4096).
+	MaxLog    int `json:"maxLog,omitempty"`
+	MaxOutput int `json:"maxOutput,omitempty"`
 }
 
 // State is <runroot>/container/<id>/state.json: what was started. Whether it

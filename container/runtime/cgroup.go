@@ -88,6 +88,9 @@ func (g *group) make(rec *record, pid int) error {
 	defer unix.Umask(unix.Umask(0o022))
 	err := g.manager.Apply(pid)
 	rec.CgroupPaths = g.manager.GetPaths()
+	if err == nil && g.res.CpuRtRuntime > 0 && !unifiedCgroups() {
+		err = allowRealtime(rec.CgroupPaths["cpu"], g.res.CpuRtRuntime)
+	}
 	if err == nil {
 		err = g.manager.Set(g.res)
 	}
@@ -160,6 +163,12 @@ func cgroupError(err error, limited []string) error {
 	}
 	if len(limited) > 0 && errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("set limits (%s): this user's cgroups are not delegated: %w", strings.Join(limited, ", "), err)
+	}
+	var path *os.PathError
+	if errors.As(err, &path) && path.Op == "write" {
+		file := filepath.Base(path.Path)
+		controller, _, _ := strings.Cut(file, ".")
+		return fmt.Errorf("set limits: this host's %s controller does not take %s: %w", controller, file, path.Err)
 	}
 	return fmt.Errorf("cgroup: %w", err)
 }

@@ -69,6 +69,7 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		kong.Writers(l.Out.Out, l.Out.Err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.NoDefaultHelp(),
+		kong.WithHyphenPrefixedParameters(true), // --pids-limit -1
 	}
 	if cmd != nil {
 		var tags []string
