@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -272,6 +273,33 @@ func TestPruneKeepsTheMostRecentlyUsed(t *testing.T) {
 	}
 	if _, log := k.dockerfile("FROM base\nRUN dd if=/dev/zero of=/old bs=1M count=2\n"); outcome(log) != "-" {
 		t.Errorf("the oldest step is there:\n%s", log)
+	}
+}
+
+func TestPruneSparesWhatImagesHave(t *testing.T) {
+	k := newKit(t)
+	k.req.Tags = []string{"kept"}
+	k.dockerfile("FROM base\nRUN echo 1 > /kept\n")
+	k.req.Tags = []string{"lost"}
+	k.dockerfile("FROM base AS lost\nRUN echo 1 > /lost\n")
+	_, err := k.b.store.Remove(t.Context(), "lost", image.RemoveOptions{})
+	must(t, err)
+	left := func(p Prune) string {
+		_, err := k.b.Prune(t.Context(), p)
+		must(t, err)
+		all, err := k.b.Records()
+		must(t, err)
+		var text strings.Builder
+		for _, rec := range all {
+			text.WriteString(rec.Text + "\n")
+		}
+		return text.String()
+	}
+	if got := left(Prune{Private: true}); !strings.Contains(got, "/kept") || strings.Contains(got, "/lost") {
+		t.Errorf("left after pruning the private ones:\n%s", got)
+	}
+	if got := left(Prune{}); got != "" {
+		t.Errorf("left after pruning all:\n%s", got)
 	}
 }
 

@@ -153,6 +153,9 @@ type Prune struct {
 	UnusedFor time.Duration
 	// Match chooses records; nil chooses all.
 	Match func(Record) bool
+	// Shared and Private choose records whose layer an image has too, or has
+	// not; both or neither choose all.
+	Shared, Private bool
 }
 
 // Prune removes records, least recently used first, and then what nobody else
@@ -171,11 +174,20 @@ func (b *Builder) Prune(ctx context.Context, p Prune) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	shared := map[string]bool{}
+	if p.Shared != p.Private {
+		if shared, err = b.imageLayers(); err != nil {
+			return nil, err
+		}
+	}
 	var removed []Record
 	var kept int64
 	for _, rec := range all {
 		kept += rec.Size
 		if kept <= p.Keep || time.Since(rec.LastUsed) < p.UnusedFor || p.Match != nil && !p.Match(rec) {
+			continue
+		}
+		if p.Shared != p.Private && p.Shared != shared[rec.ChainID] {
 			continue
 		}
 		if err := b.forget(rec); err != nil {
@@ -189,6 +201,25 @@ func (b *Builder) Prune(ctx context.Context, p Prune) ([]Record, error) {
 	}
 	_, err = b.store.GC(ctx)
 	return removed, errors.Join(err, state.Purge(b.dir("step")), state.Purge(b.dir("mount")), b.purgeTemp())
+}
+
+// imageLayers are the chain IDs of the layers that images have.
+func (b *Builder) imageLayers() (map[string]bool, error) {
+	images, err := b.store.List()
+	if err != nil {
+		return nil, err
+	}
+	chains := map[string]bool{}
+	for _, i := range images {
+		img, err := b.store.Resolve(i.ID)
+		if err != nil {
+			continue // removed meanwhile, or an index
+		}
+		for _, l := range img.Layers {
+			chains[l.ChainID] = true
+		}
+	}
+	return chains, nil
 }
 
 func (b *Builder) forget(rec Record) error {

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -24,6 +25,7 @@ type Cmd struct {
 	BuildArg     []string `sep:"none" help:"Value of an ARG; NAME alone takes it from the environment." placeholder:"NAME=VALUE"`
 	BuildContext []string `sep:"none" help:"Another context: a directory, docker-image://NAME or a URL." placeholder:"NAME=PLACE"`
 	Label        []string `sep:"none" help:"Label of the image." placeholder:"KEY=VALUE"`
+	Annotation   []string `sep:"none" help:"Annotation of the image's manifest." placeholder:"KEY=VALUE"`
 	Platform     []string `help:"Platforms to build for; several make an index." placeholder:"OS/ARCH"`
 	Pull         pullFlag `help:"Pull base images: --pull or --pull=always, missing, never."`
 	NoCache      bool     `help:"Build every step."`
@@ -36,9 +38,9 @@ type Cmd struct {
 	Iidfile      string   `name:"iidfile" help:"Write the image's ID to FILE." placeholder:"FILE"`
 	MetadataFile string   `help:"Write what was built, as JSON, to FILE." placeholder:"FILE"`
 	Quiet        bool     `short:"q" help:"Print the image's ID only."`
-	Progress     string   `help:"auto, plain, tty, json or quiet." default:"auto" env:"BUILDKIT_PROGRESS" placeholder:"HOW"`
-	Check        bool     `help:"Check the Dockerfile and build nothing."`
-	Call         string   `help:"build or check." default:"build" hidden:""`
+	Progress     string   `help:"auto, plain, tty, json, quiet or none." enum:"auto,plain,tty,json,rawjson,quiet,none" default:"auto" env:"BUILDKIT_PROGRESS" placeholder:"HOW"`
+	Check        bool     `help:"Check the Dockerfile and build nothing; same as --call check."`
+	Call         string   `help:"build, check, outline (what the target takes) or targets." enum:"build,check,outline,targets" default:"build" placeholder:"WHAT"`
 	Squash       bool     `help:"Make one layer of those that the build adds."`
 	Jobs         int      `help:"Steps at the same time. Default: one per CPU." placeholder:"N"`
 	Timestamp    string   `help:"Seconds since 1970 for all times of the image, like SOURCE_DATE_EPOCH." placeholder:"SECONDS"`
@@ -62,17 +64,29 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	if c.Check || c.Call == "check" {
-		return c.check(ctx, b, req, out)
+	if c.Check {
+		c.Call = callCheck
+	}
+	if c.Call != callBuild {
+		return c.call(ctx, b, req, out)
 	}
 	outputs, err := c.outputs()
 	if err != nil {
 		return err
 	}
+	for _, o := range outputs {
+		req.Tags = append(req.Tags, o.names...)
+	}
 	mode := c.Progress
-	if c.Quiet {
+	if c.Quiet || mode == "none" {
 		mode = progressQuiet
 	}
+	// Held until the outputs are written, which read the layers.
+	leave, err := b.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { leave() }()
 	show := newDisplay(mode, out)
 	res, err := b.Build(ctx, req, show)
 	show.Close()
@@ -90,6 +104,8 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if err := c.report(res, out); err != nil {
 		return err
 	}
+	leave()
+	leave = func() {}
 	return b.Trim(ctx)
 }
 
@@ -137,45 +153,27 @@ func (c *Cmd) report(res *Result, out *ui.Output) error {
 	return nil
 }
 
-// check lints.
-func (c *Cmd) check(ctx context.Context, b *Builder, req *Request, out *ui.Output) error {
-	found, err := b.Check(ctx, req)
-	if err != nil {
-		return explain(err, out)
-	}
-	for _, w := range found {
-		out.Printf("%s: %s (line %d)\n", w.Rule, w.Text, w.Line)
-	}
-	if len(found) == 0 {
-		out.Print("Check complete, no warnings found.")
-		return nil
-	}
-	return fmt.Errorf("check: %d warnings", len(found))
-}
-
-// Check parses the Dockerfile and returns the linter's findings.
-func (b *Builder) Check(ctx context.Context, req *Request) ([]Warning, error) {
-	c, err := b.openContext(ctx, req.Context, req.File, req.Stdin)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	j := &job{b: b, req: req, ctx: c}
-	if j.plan, err = j.newPlan(hostPlatform()); err != nil {
-		return nil, err
-	}
-	j.lintWords()
-	return j.plan.file.Warnings, nil
-}
-
 // request turns flags into what to build.
 func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 	r := &Request{
 		Context: c.Context, File: c.File, Target: c.Target, Tags: c.Tag, NoCache: c.NoCache, NoCacheStages: c.NoCacheFor,
-		Squash: c.Squash, Jobs: c.Jobs, Labels: map[string]string{}, Args: map[string]string{}, Contexts: map[string]string{}, Stdin: out.In,
+		Squash: c.Squash, Jobs: c.Jobs, Args: map[string]string{}, Contexts: map[string]string{}, Stdin: out.In,
+	}
+	if c.Jobs < 0 {
+		return nil, fmt.Errorf("--jobs %d: want a number of steps", c.Jobs)
+	}
+	for _, t := range c.Tag {
+		if ref, err := image.ParseReference(t); err != nil {
+			return nil, fmt.Errorf("--tag: %w", err)
+		} else if ref.Digest != "" {
+			return nil, fmt.Errorf("--tag %s: the digest is known after the build only", t)
+		}
 	}
 	for _, a := range c.BuildArg {
 		name, value, ok := strings.Cut(a, "=")
+		if name == "" {
+			return nil, fmt.Errorf("--build-arg %s: want NAME=VALUE", a)
+		}
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
 				continue // docker: a name without a value anywhere is not given
@@ -183,12 +181,11 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 		}
 		r.Args[name] = value
 	}
-	for _, l := range c.Label {
-		k, v, _ := strings.Cut(l, "=")
-		if k == "" {
-			return nil, fmt.Errorf("--label %s: want KEY=VALUE", l)
-		}
-		r.Labels[k] = v
+	if r.Labels, err = pairs("--label", c.Label); err != nil {
+		return nil, err
+	}
+	if r.Annotations, err = pairs("--annotation", c.Annotation); err != nil {
+		return nil, err
 	}
 	for _, bc := range c.BuildContext {
 		name, where, ok := strings.Cut(bc, "=")
@@ -225,6 +222,19 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 		r.CacheTo = append(r.CacheTo, l)
 	}
 	return r, c.runFlags.apply(r)
+}
+
+// pairs reads KEY=VALUE flags; a key alone has the value "".
+func pairs(flag string, words []string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, w := range words {
+		k, v, _ := strings.Cut(w, "=")
+		if k == "" {
+			return nil, fmt.Errorf("%s %s: want KEY=VALUE", flag, w)
+		}
+		all[k] = v
+	}
+	return all, nil
 }
 
 // epoch is --timestamp, the build argument, or the environment's variable.

@@ -15,7 +15,8 @@ type line struct {
 	name   string
 	// cached: the step was not done; layer: it wrote files; quiet: no need to
 	// show it unless it takes time or fails.
-	cached, layer, quiet bool
+	// stopped: another step failed first, or the user wanted no more.
+	cached, layer, quiet, stopped bool
 
 	began time.Time
 	shown bool
@@ -132,6 +133,8 @@ func (l *line) end(err error) {
 	}
 	word := fmt.Sprintf("DONE %.1fs", time.Since(l.began).Seconds())
 	switch {
+	case l.stopped:
+		word = "CANCELED"
 	case err != nil:
 		word = "ERROR"
 	case l.cached:
@@ -145,7 +148,7 @@ func (l *line) end(err error) {
 	case progressTTY:
 		l.d.erase()
 		l.d.note("%s", liveLine(l.name, word, l.d.width()))
-		if err != nil {
+		if err != nil && !l.stopped {
 			for _, t := range l.tail {
 				l.d.note("    %s", t)
 			}

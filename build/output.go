@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 
 	pack "github.com/kist-containers/kist/image/layer"
 	"github.com/kist-containers/kist/internal/ui"
@@ -24,6 +26,9 @@ func (b *Builder) write(ctx context.Context, o output, req *Request, res *Result
 		if o.kind == "docker" && o.dest == "" {
 			return nil // the store has it
 		}
+		if o.dir {
+			return b.store.SaveDir(ctx, o.dest, savedNames(req, res))
+		}
 		w, err := o.create(out)
 		if err != nil {
 			return err
@@ -34,22 +39,42 @@ func (b *Builder) write(ctx context.Context, o output, req *Request, res *Result
 		if err != nil {
 			return err
 		}
-		return errors.Join(b.files(ctx, res, func(v *view) error { return b.tarTree(ctx, w, v) }), w.Close())
+		return errors.Join(b.oneTree(ctx, res, func(v *view) error { return b.tarTree(ctx, w, v) }), w.Close())
 	}
-	return b.files(ctx, res, func(v *view) error { return b.copyTree(ctx, v, o.dest) })
+	return b.localTrees(ctx, res, o.dest)
 }
 
-// files gives do the result's root file system.
-func (b *Builder) files(ctx context.Context, res *Result, do func(*view) error) error {
-	if len(res.Images) != 1 {
-		return errors.New("several platforms have no single file system; build one of them")
+// localTrees copies the result into dest; each of several platforms gets a
+// directory of its own there, linux_arm64.
+func (b *Builder) localTrees(ctx context.Context, res *Result, dest string) error {
+	for i := range res.Images {
+		to := dest
+		if len(res.Images) > 1 {
+			to = filepath.Join(dest, strings.ReplaceAll(platformName(res.Images[i].Platform), "/", "_"))
+		}
+		err := b.tree(&res.Images[i], func(v *view) error { return b.copyTree(ctx, v, to) })
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (b *Builder) oneTree(ctx context.Context, res *Result, do func(*view) error) error {
+	if len(res.Images) != 1 {
+		return ui.Hint(errors.New("several platforms have no single file system"), "kist build -o type=local,dest=DIR …")
+	}
+	return b.tree(&res.Images[0], do)
+}
+
+// tree gives do the root file system of an image.
+func (b *Builder) tree(built *Built, do func(*view) error) error {
 	dir, remove, err := b.scratch()
 	if err != nil {
 		return err
 	}
 	defer remove()
-	v, err := b.openView(res.Images[0].layers, dir, false)
+	v, err := b.openView(built.layers, dir, false)
 	if err != nil {
 		return err
 	}

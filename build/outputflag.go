@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -15,6 +16,10 @@ import (
 type output struct {
 	kind, dest string
 	push       bool
+	// names are given to the result besides those of --tag.
+	names []string
+	// dir writes an OCI layout as a directory, not as an archive.
+	dir bool
 }
 
 func (o output) String() string { return o.kind }
@@ -36,11 +41,23 @@ func parseOutput(s string) (output, error) {
 			o.dest = v
 		case "push":
 			o.push = v == "" || v == "true"
-		case "name", "tar", "compression", "oci-mediatypes", "rewrite-timestamp", "force-compression", "compression-level", "unpack", "store":
-			// Names come from --tag; kist writes OCI types and fixed times anyway.
+		case "name":
+			o.names = append(o.names, v)
+		case "tar":
+			o.dir = v == "false"
+		case "compression", "oci-mediatypes", "rewrite-timestamp", "force-compression", "compression-level", "unpack", "store":
+			// kist writes OCI types and the store's own layers anyway.
 		default:
 			return o, fmt.Errorf("--output %s: no such key %q", s, k)
 		}
+	}
+	for _, n := range o.names {
+		if _, err := image.ParseReference(n); err != nil {
+			return o, fmt.Errorf("--output %s: %w", s, err)
+		}
+	}
+	if o.dir && (o.kind != "oci" || o.dest == "") {
+		return o, fmt.Errorf("--output %s: tar=false goes with type=oci,dest=DIR", s)
 	}
 	switch o.kind {
 	case "image", "docker", "oci", "registry":

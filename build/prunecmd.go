@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type PruneCmd struct {
 	All         bool     `short:"a" help:"All of the cache, not only what no image uses."`
 	Force       bool     `short:"f" help:"Do not ask."`
+	Verbose     bool     `hidden:""`
 	Filter      []string `sep:"none" help:"until=DURATION, id=, type=, parent=, description=." placeholder:"KEY=VALUE"`
 	KeepStorage string   `aliases:"max-used-space,reserved-space" help:"Keep this much." placeholder:"SIZE"`
 }
@@ -25,7 +27,7 @@ func (c *PruneCmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	if !c.Force && !confirm(out, "This removes the build cache. Continue? [y/N] ") {
+	if !c.Force && !confirm(out, c.question()) {
 		return nil
 	}
 	removed, err := b.Prune(ctx, p)
@@ -47,6 +49,13 @@ func (c *PruneCmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	return nil
 }
 
+func (c *PruneCmd) question() string {
+	if c.All {
+		return "This removes the whole build cache. Continue? [y/N] "
+	}
+	return "This removes the build cache that no image uses. Continue? [y/N] "
+}
+
 func (c *PruneCmd) prune() (p Prune, err error) {
 	if p.Keep, err = size("--keep-storage", c.KeepStorage); err != nil {
 		return p, err
@@ -59,6 +68,22 @@ func (c *PruneCmd) prune() (p Prune, err error) {
 		for _, v := range f[key] {
 			if p.UnusedFor, err = time.ParseDuration(v); err != nil {
 				return p, fmt.Errorf("--filter %s=%s: want a duration such as 24h", key, v)
+			}
+		}
+	}
+	p.Private, p.Shared = !c.All, false
+	for _, key := range []string{"private", "shared", "inuse"} {
+		for _, v := range f[key] {
+			yes, err := strconv.ParseBool(v)
+			if err != nil {
+				return p, fmt.Errorf("--filter %s=%s: want true or false", key, v)
+			}
+			switch {
+			case key == "inuse" && yes:
+				return p, errors.New("--filter inuse=true: what a build uses is not pruned")
+			case key != "inuse":
+				p.Shared = yes == (key == "shared")
+				p.Private = !p.Shared
 			}
 		}
 	}

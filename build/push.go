@@ -43,13 +43,18 @@ func (b *Builder) archive(ctx context.Context, w io.Writer, kind string, req *Re
 	if kind == "oci" {
 		format = image.OCIArchive
 	}
+	return b.store.Save(ctx, w, savedNames(req, res), format)
+}
+
+// savedNames are what an archive holds: the names, or the images without one.
+func savedNames(req *Request, res *Result) []string {
 	names := req.Tags
 	if len(names) == 0 {
 		for _, built := range res.Images {
 			names = append(names, built.ID)
 		}
 	}
-	return b.store.Save(ctx, w, names, format)
+	return names
 }
 
 // index names the images of several platforms as one.

@@ -17,6 +17,8 @@ type Request struct {
 	Target string
 	Args   map[string]string
 	Labels map[string]string
+	// Annotations are of the manifest.
+	Annotations map[string]string
 	// Platforms to build for; none is this machine's.
 	Platforms []v1.Platform
 	// Contexts are --build-context: a directory, docker-image://REF, or a URL.

@@ -73,7 +73,7 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 		if len(res.Images) > 1 {
 			names = nil
 		}
-		img, err := b.store.AddRawImage(ctx, built.config, blobs, names)
+		img, err := b.store.AddAnnotatedImage(ctx, built.config, blobs, req.Annotations, names)
 		if err != nil {
 			return err
 		}

@@ -69,11 +69,11 @@ func (r *stageRun) isolation(s *runStep, c *instructions.RunCommand) error {
 	s.network = string(instructions.GetNetwork(c))
 	if s.network == "" || s.network == "default" {
 		s.network = cmpOr(r.job.req.Network, "default")
-	} else if s.network == "host" && r.job.req.Network != "host" && !slices.Contains(r.job.req.Allow, "network.host") {
+	} else if s.network == "host" && r.job.req.Network != "host" && !slices.Contains(r.job.req.Allow, allowHost) {
 		return ui.Hint(errors.New("RUN --network=host: not granted"), "kist build --allow network.host …")
 	}
 	s.insecure = instructions.GetSecurity(c) == instructions.SecurityInsecure
-	if s.insecure && !slices.Contains(r.job.req.Allow, "security.insecure") {
+	if s.insecure && !slices.Contains(r.job.req.Allow, allowInsecure) {
 		return ui.Hint(errors.New("RUN --security=insecure: not granted"), "kist build --allow security.insecure …")
 	}
 	return nil

@@ -4,10 +4,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	units "github.com/docker/go-units"
+	"github.com/kist-containers/kist/internal/ui"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What --allow grants.
+const (
+	allowHost     = "network.host"
+	allowInsecure = "security.insecure"
 )
 
 // runFlags are the flags of `kist build` about its RUN steps.
@@ -28,10 +36,20 @@ type runFlags struct {
 	CpusetCpus  string   `help:"CPUs, 0-3,7." placeholder:"LIST"`
 	CpusetMems  string   `help:"Memory nodes." placeholder:"LIST"`
 	SecurityOpt []string `hidden:"" sep:"none"`
+	Resource    []string `hidden:"" sep:"none" help:"memory=, memory-swap=, cpus=, cpu-shares=, cpu-period=, cpu-quota=, cpuset-cpus= or cpuset-mems=."`
 }
 
 func (f *runFlags) apply(r *Request) (err error) {
 	r.Allow, r.Hosts, r.Network = f.Allow, f.AddHost, f.Network
+	if len(f.SecurityOpt) > 0 {
+		return ui.Hint(fmt.Errorf("--security-opt %s: steps have docker's default isolation or none", f.SecurityOpt[0]),
+			"kist build --allow security.insecure … with RUN --security=insecure")
+	}
+	for _, a := range f.Allow {
+		if a != allowHost && a != allowInsecure {
+			return fmt.Errorf("--allow %s: want %s or %s", a, allowHost, allowInsecure)
+		}
+	}
 	for _, h := range f.AddHost {
 		if _, _, err := parseHost(h); err != nil {
 			return err
@@ -78,6 +96,9 @@ func size(flag, s string) (int64, error) {
 
 // resources are the limits of RUN steps, nil for none.
 func (f *runFlags) resources() (*specs.LinuxResources, error) {
+	if err := f.split(); err != nil {
+		return nil, err
+	}
 	res := &specs.LinuxResources{}
 	memory, err := size("--memory", f.Memory)
 	if err != nil {
@@ -116,6 +137,39 @@ func (f *runFlags) resources() (*specs.LinuxResources, error) {
 		return nil, nil
 	}
 	return res, nil
+}
+
+// split reads --resource KEY=VALUE[,…] into the flags of the same names.
+func (f *runFlags) split() (err error) {
+	for _, r := range f.Resource {
+		for kv := range strings.SplitSeq(r, ",") {
+			k, v, _ := strings.Cut(kv, "=")
+			switch k {
+			case "memory":
+				f.Memory = v
+			case "memory-swap":
+				f.MemorySwap = v
+			case "cpuset-cpus":
+				f.CpusetCpus = v
+			case "cpuset-mems":
+				f.CpusetMems = v
+			case "cpus":
+				f.CPUs, err = strconv.ParseFloat(v, 64)
+			case "cpu-shares":
+				f.CPUShares, err = strconv.ParseUint(v, 10, 64)
+			case "cpu-period":
+				f.CPUPeriod, err = strconv.ParseUint(v, 10, 64)
+			case "cpu-quota":
+				f.CPUQuota, err = strconv.ParseInt(v, 10, 64)
+			default:
+				return fmt.Errorf("--resource %s: no such key %q", r, k)
+			}
+			if err != nil {
+				return fmt.Errorf("--resource %s: %q is not a number", r, v)
+			}
+		}
+	}
+	return nil
 }
 
 // parseSecrets reads id=NAME[,src=FILE|,env=VAR][,type=file|env].

@@ -21,6 +21,8 @@ type stepNetwork struct {
 	id     string
 	ns     string
 	resolv []byte
+	// gateway is the host's address there.
+	gateway string
 }
 
 // netPrefix begins the names of files that say which sandboxes a build made.
@@ -33,9 +35,11 @@ func (c *runContainer) connect(ctx context.Context) error {
 		return err
 	}
 	ns := specs.LinuxNamespace{Type: specs.NetworkNamespace}
+	gateway := ""
 	switch {
 	case c.s.network == "host":
 		ns.Type = ""
+		gateway = "127.0.0.1"
 	case c.s.network == "none" || c.job.b.o.Networks == nil:
 		resolv = nil
 	default:
@@ -44,7 +48,7 @@ func (c *runContainer) connect(ctx context.Context) error {
 			return fmt.Errorf("network: %w", err)
 		}
 		c.undone = append(c.undone, func() error { c.job.giveBack(n); return nil })
-		ns.Path = n.ns
+		ns.Path, gateway = n.ns, n.gateway
 		if n.resolv != nil {
 			resolv = n.resolv
 		}
@@ -52,7 +56,7 @@ func (c *runContainer) connect(ctx context.Context) error {
 	if ns.Type != "" {
 		c.spec.Linux.Namespaces = append(c.spec.Linux.Namespaces, ns)
 	}
-	hosts, err := c.hosts()
+	hosts, err := c.hosts(gateway)
 	if err != nil {
 		return err
 	}
@@ -76,7 +80,7 @@ func writePublic(path string, data []byte) error {
 }
 
 // hosts is /etc/hosts with the names of --add-host.
-func (c *runContainer) hosts() (string, error) {
+func (c *runContainer) hosts(gateway string) (string, error) {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost " + c.spec.Hostname + "\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, h := range c.job.req.Hosts {
@@ -84,13 +88,21 @@ func (c *runContainer) hosts() (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if addr == hostGateway {
+			if addr = gateway; addr == "" {
+				continue // a step without a network has no way to the host
+			}
+		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}
 	return b.String(), nil
 }
 
+// hostGateway stands for the host's address in the step's network.
+const hostGateway = "host-gateway"
+
 // parseHost reads NAME:IP or NAME=IP.
-func parseHost(s string) (name string, addr netip.Addr, err error) {
+func parseHost(s string) (name, addr string, err error) {
 	i := strings.IndexAny(s, "=:")
 	if i <= 0 {
 		return "", addr, fmt.Errorf("--add-host %s: want NAME:IP or NAME=IP", s)
@@ -99,11 +111,14 @@ func parseHost(s string) (name string, addr netip.Addr, err error) {
 	if strings.ContainsAny(name, " \t\n#") {
 		return "", addr, fmt.Errorf("--add-host %s: not a host name", s)
 	}
-	addr, err = netip.ParseAddr(strings.Trim(s[i+1:], "[]"))
+	if s[i+1:] == hostGateway {
+		return name, hostGateway, nil
+	}
+	ip, err := netip.ParseAddr(strings.Trim(s[i+1:], "[]"))
 	if err != nil {
 		return "", addr, fmt.Errorf("--add-host %s: %q is not an address", s, s[i+1:])
 	}
-	return name, addr, nil
+	return name, ip.String(), nil
 }
 
 // network takes a network that an earlier step of this build gave back, or
@@ -128,6 +143,9 @@ func (j *job) network(ctx context.Context) (*stepNetwork, error) {
 		return nil, errors.Join(err, os.RemoveAll(n.dir()))
 	}
 	n.ns = sandbox.Key
+	if len(sandbox.Endpoints) > 0 {
+		n.gateway = sandbox.Endpoints[0].Gateway
+	}
 	n.resolv, err = os.ReadFile(filepath.Join(n.dir(), "resolv.conf"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, n.close(ctx))

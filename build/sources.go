@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,14 +40,25 @@ func (s *sources) Close() {
 	}
 }
 
-// imagePrefix is how a build context names an image.
-const imagePrefix = "docker-image://"
+// How a build context names an image: by reference, or the only one of an OCI
+// layout directory.
+const (
+	imagePrefix  = "docker-image://"
+	layoutPrefix = "oci-layout://"
+)
+
+func namesImage(where string) bool {
+	return strings.HasPrefix(where, imagePrefix) || strings.HasPrefix(where, layoutPrefix)
+}
 
 // image is the state that FROM ref starts with. It is shared: clone it.
 func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) (*stageState, error) {
+	layout := ""
 	if where, ok := j.req.Contexts[ref]; ok {
-		if ref, ok = strings.CutPrefix(where, imagePrefix); !ok {
-			return nil, fmt.Errorf("build context %s=%s: a directory cannot be a base; want %sNAME", ref, where, imagePrefix)
+		if dir, ok := strings.CutPrefix(where, layoutPrefix); ok {
+			layout = dir
+		} else if ref, ok = strings.CutPrefix(where, imagePrefix); !ok {
+			return nil, fmt.Errorf("build context %s: a directory cannot be a base; want %sNAME", where, imagePrefix)
 		}
 	}
 	key := platformName(p) + " " + ref
@@ -58,7 +70,11 @@ func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) 
 	}
 	s.mu.Unlock()
 	if !begun {
-		f.state, f.err = j.pull(ctx, ref, p)
+		if layout != "" {
+			f.state, f.err = j.load(ctx, layout, p)
+		} else {
+			f.state, f.err = j.pull(ctx, ref, p)
+		}
 		close(f.done)
 	}
 	select {
@@ -79,6 +95,27 @@ func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState,
 		return nil, err
 	}
 	l.end(nil)
+	return j.startFrom(img, p)
+}
+
+// load brings the image of an OCI layout into the store, under no name.
+func (j *job) load(ctx context.Context, dir string, p v1.Platform) (*stageState, error) {
+	l := j.show.start("base", "FROM "+dir)
+	l.quiet = true
+	images, err := j.b.store.LoadFile(ctx, dir, image.LoadOptions{Platforms: []string{platformName(p)}, Unnamed: true})
+	images = slices.CompactFunc(images, func(a, b *image.Image) bool { return a.ID == b.ID }) // one has several names
+	if err == nil && len(images) != 1 {
+		err = fmt.Errorf("%s%s: has %d images for %s, want one", layoutPrefix, dir, len(images), platformName(p))
+	}
+	l.end(err)
+	if err != nil {
+		return nil, err
+	}
+	return j.startFrom(images[0], p)
+}
+
+// startFrom is the state that a stage on top of img starts with.
+func (j *job) startFrom(img *image.Image, p v1.Platform) (_ *stageState, err error) {
 	st := start(p)
 	if st.layers, err = j.b.layersOf(img); err != nil {
 		return nil, err
@@ -109,7 +146,7 @@ func (r *stageRun) source(ctx context.Context, from string) (src *source, id str
 	if from == "" {
 		return &j.ctx.source, "", nil
 	}
-	if where, ok := j.req.Contexts[from]; ok && !strings.HasPrefix(where, imagePrefix) {
+	if where, ok := j.req.Contexts[from]; ok && !namesImage(where) {
 		src, err := j.extra.context(ctx, j.b, from, where)
 		return src, "", err
 	}

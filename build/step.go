@@ -44,6 +44,7 @@ func (r *stageRun) step(ctx context.Context, st *step) error {
 	r.number++
 	l := r.job.show.start(r.label(), st.text)
 	err := r.cachedOrDone(ctx, st, l)
+	l.stopped = err != nil && errors.Is(err, context.Cause(ctx))
 	l.end(err)
 	if err != nil {
 		return err

@@ -317,6 +317,11 @@ func (s *Store) AddImage(ctx context.Context, cfg *v1.ConfigFile, layers []v1.De
 // AddRawImage is AddImage for a configuration with fields that v1.ConfigFile
 // does not have.
 func (s *Store) AddRawImage(ctx context.Context, raw []byte, layers []v1.Descriptor, names []string) (*Image, error) {
+	return s.AddAnnotatedImage(ctx, raw, layers, nil, names)
+}
+
+// AddAnnotatedImage is AddRawImage with annotations in the manifest.
+func (s *Store) AddAnnotatedImage(ctx context.Context, raw []byte, layers []v1.Descriptor, annotations map[string]string, names []string) (*Image, error) {
 	cfg, err := parseConfig(raw)
 	if err != nil {
 		return nil, err
@@ -331,7 +336,7 @@ func (s *Store) AddRawImage(ctx context.Context, raw []byte, layers []v1.Descrip
 	if err != nil {
 		return nil, err
 	}
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: cd, Layers: bare(layers)}
+	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: cd, Layers: bare(layers), Annotations: annotations}
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, err

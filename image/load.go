@@ -20,7 +20,9 @@ import (
 type LoadOptions struct {
 	// Platforms are wanted of an index; none means this machine's.
 	Platforms []string
-	Progress  *ui.Progress
+	// Unnamed leaves out the names that a layout gives its images.
+	Unnamed  bool
+	Progress *ui.Progress
 }
 
 // LoadFile loads all images of the archive or OCI layout directory at path.
@@ -136,7 +138,11 @@ func (s *Store) loadManifest(ctx context.Context, a archive, d v1.Descriptor, pl
 	if _, err := s.newFetch(src, o.Progress).all(ctx, m.Layers, cfg.RootFS.DiffIDs); err != nil {
 		return nil, err
 	}
-	return s.record(ctx, noted(d, layoutName(top), top.Annotations[noteDigest], m.Config.Digest, cfg, s.sizeOf(cfg)))
+	name := layoutName(top)
+	if o.Unnamed {
+		name = ""
+	}
+	return s.record(ctx, noted(d, name, top.Annotations[noteDigest], m.Config.Digest, cfg, s.sizeOf(cfg)))
 }
 
 // layoutName is the name of an image in a layout: containerd's and docker's
