@@ -159,8 +159,9 @@ func monitorMain() int {
 			Cleanup: a.engine.AfterExit,
 			Event:   a.engine.MonitorEvent,
 			Policy:  a.engine.RestartPolicy,
-			Serve: func(ctx context.Context, s *monitor.Spec) error {
-				return a.networks.Serve(ctx, s.ID)
+			Listen:  func(s *monitor.Spec) ([]*os.File, error) { return a.networks.Listen(s.ID) },
+			Serve: func(ctx context.Context, s *monitor.Spec, sockets []*os.File) error {
+				return a.networks.Serve(ctx, s.ID, sockets)
 			},
 		}
 	})

@@ -8,7 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/kist-containers/kist/network/nameserver"
 )
 
 // writeFiles writes hosts, hostname and resolv.conf of a sandbox. They are
@@ -137,7 +140,7 @@ func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 			r = real
 		}
 	}
-	if len(s.Endpoints) > 0 {
+	if len(s.Endpoints) > 0 && !s.named() {
 		r.reachable()
 	}
 	for _, x := range []struct {
@@ -146,6 +149,13 @@ func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 	}{{cfg.DNS, &r.servers}, {cfg.DNSSearch, &r.search}, {cfg.DNSOptions, &r.options}} {
 		if len(x.given) > 0 {
 			*x.dst = x.given
+		}
+	}
+	if s.named() {
+		// The name server asks those of --dns.
+		r.servers = []string{nameserver.Address}
+		if !slices.ContainsFunc(r.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+			r.options = append(r.options, "ndots:0")
 		}
 	}
 	for _, server := range cfg.DNS {

@@ -82,6 +82,8 @@ type Sandbox struct {
 	Key       string          `json:"key,omitempty"`
 	Endpoints []Endpoint      `json:"endpoints,omitempty"`
 	Ports     []PublishedPort `json:"ports,omitempty"`
+	// Resolver is nil without a name server.
+	Resolver *Resolver `json:"resolver,omitempty"`
 }
 
 // An Endpoint is a sandbox's leg in a network.
@@ -133,6 +135,9 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 	if err := m.setupBridge(ctx, cfg, s); err != nil {
 		return nil, err
 	}
+	if err := m.announce(s); err != nil {
+		return nil, err
+	}
 	return s, m.writeFiles(cfg, s)
 }
 
@@ -156,6 +161,9 @@ func (m *Manager) setupBridge(ctx context.Context, cfg SandboxConfig, s *Sandbox
 	}
 	ep.MAC = cfg.Endpoints[0].MAC
 	s.Endpoints = []Endpoint{ep}
+	if s.named() {
+		s.Resolver = cfg.resolver()
+	}
 	if s.Ports, err = m.claimPorts(cfg.ID, cfg.Ports); err != nil {
 		return err
 	}
@@ -198,7 +206,7 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 	if len(s.Ports) > 0 {
 		errs = append(errs, m.unpublish(ctx, s))
 	}
-	errs = append(errs, m.release(ctx, id))
+	errs = append(errs, m.withdraw(s), m.release(ctx, id))
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}

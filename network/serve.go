@@ -5,24 +5,35 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/kist-containers/kist/network/nameserver"
 )
 
 // Serve answers for a container on the host's side until ctx ends: it listens on
 // the published ports, so that ss shows their owner and connections of the
-// host's own reach the container. It returns at once when there is nothing.
-func (m *Manager) Serve(ctx context.Context, id string) error {
+// host's own reach the container, and is the name server on the sockets of Listen.
+// It returns at once when there is nothing.
+func (m *Manager) Serve(ctx context.Context, id string, sockets []*os.File) error {
 	s, err := m.Sandbox(id)
-	if err != nil || len(s.Ports) == 0 || len(s.Endpoints) == 0 {
+	if err != nil || len(s.Endpoints) == 0 {
 		return err
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	if len(sockets) > 0 {
+		running.Go(func() { nameserver.Serve(ctx, m.nameServer(s), sockets) })
+	}
+	if len(s.Ports) == 0 {
+		return nil
 	}
 	prefix, err := netip.ParsePrefix(s.Endpoints[0].Address)
 	if err != nil {
 		return err
 	}
-	var running sync.WaitGroup
 	for _, p := range s.Ports {
 		to := netip.AddrPortFrom(prefix.Addr(), p.ContainerPort).String()
 		switch p.Proto {
@@ -32,7 +43,6 @@ func (m *Manager) Serve(ctx context.Context, id string) error {
 			running.Go(func() { serveUDP(ctx, p, to) })
 		}
 	}
-	running.Wait()
 	return nil
 }
 

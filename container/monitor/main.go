@@ -30,9 +30,12 @@ type Hooks struct {
 	// function that it returns, unless nil, removes what is invisible by then:
 	// nobody need wait for it.
 	Cleanup func(ctx context.Context, s *Spec) (purge func(), err error)
+	// Listen makes the sockets that Serve answers on, before the container's first
+	// process can ask. nil: none.
+	Listen func(s *Spec) ([]*os.File, error)
 	// Serve answers for the container on its networks (names, published ports)
-	// until ctx ends. nil: nothing to serve.
-	Serve func(ctx context.Context, s *Spec) error
+	// until ctx ends, on the sockets of Listen, which stay open. nil: nothing to serve.
+	Serve func(ctx context.Context, s *Spec, sockets []*os.File) error
 	// Event notes something that happened to the container. nil: nobody listens.
 	Event func(s *Spec, action string, attributes map[string]string)
 	// Policy is the container's restart policy as it is now. nil: as it was.
@@ -48,6 +51,8 @@ type monitor struct {
 	sock  *server
 	// streams are the container's, from its making until their output is read.
 	streams *streams
+	// sockets are those of Hooks.Listen.
+	sockets []*os.File
 
 	spare    *runtime.Spare
 	proc     *runtime.Process // until it runs
@@ -178,6 +183,11 @@ func (m *monitor) prepare(files []*os.File) error {
 			return err
 		}
 	}
+	if m.Sandbox && m.hooks.Listen != nil {
+		if m.sockets, err = m.hooks.Listen(&m.Spec); err != nil {
+			return err
+		}
+	}
 	return m.create()
 }
 
@@ -234,7 +244,7 @@ func (m *monitor) start() error {
 
 func (m *monitor) serve(ctx context.Context) {
 	if m.Sandbox && m.hooks.Serve != nil {
-		go m.hooks.Serve(ctx, &m.Spec)
+		go m.hooks.Serve(ctx, &m.Spec, m.sockets)
 	}
 	if m.Health != nil && len(m.Health.Test) > 0 && m.Health.Test[0] != "NONE" {
 		go m.watchHealth(ctx)

@@ -3,6 +3,7 @@ package monitor
 import (
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/kist-containers/kist/internal/reexec"
@@ -18,6 +19,8 @@ type settled struct {
 	Began    time.Time   `json:"began"`
 	Restarts int         `json:"restarts,omitempty"`
 	InRow    int         `json:"inRow,omitempty"`
+	// Sockets is how many of the files are those of Hooks.Listen.
+	Sockets int `json:"sockets,omitempty"`
 }
 
 // settledEnv is for a process that mostly waits, beside a thousand others: one
@@ -40,11 +43,12 @@ func (m *monitor) settle() {
 		return
 	}
 	defer listener.Close()
-	o := order{Spec: m.Spec, Settled: &settled{m.init, m.began, m.restarts, m.inRow}}
-	reexec.Become([]string{Role, settledArg}, settledEnv, o, append(m.streams.files(), listener)...)
+	o := order{Spec: m.Spec, Settled: &settled{m.init, m.began, m.restarts, m.inRow, len(m.sockets)}}
+	reexec.Become([]string{Role, settledArg}, settledEnv, o, slices.Concat(m.streams.files(), m.sockets, []*os.File{listener})...)
 }
 
-// resume is the other side of settle: files are the streams' and the listener.
+// resume is the other side of settle: files are the streams', the sockets of the
+// network and the listener.
 func (m *monitor) resume(s *settled, files []*os.File) int {
 	m.init, m.began, m.restarts, m.inRow = s.Init, s.Began, s.Restarts, s.InRow
 	last := len(files) - 1
@@ -54,7 +58,9 @@ func (m *monitor) resume(s *settled, files []*os.File) int {
 		return 1
 	}
 	m.sock = newServer(m, l.(*net.UnixListener))
-	m.streams = adoptStreams(files[:last], m.Terminal, m.OpenStdin)
+	first := last - s.Sockets
+	m.sockets = files[first:last]
+	m.streams = adoptStreams(files[:first], m.Terminal, m.OpenStdin)
 	log, err := openLog(m.Log)
 	if err != nil {
 		// It was open a moment ago. The container is worth more than its log.

@@ -27,7 +27,7 @@ type answer struct {
 // request is a question that could be understood.
 type request struct {
 	dnsmessage.Header
-	q    dnsmessage.Question
+	q dnsmessage.Question
 	// name is in lower case, without the last dot; the reply repeats q's own.
 	name []byte
 	// edns says that the client sent an OPT record, and so expects one.
