@@ -298,6 +298,9 @@ func (t *tree) node(p string, kind uint32, rdev uint64, m meta) error {
 
 // link makes p another name of the file old, which must be no link itself.
 func (t *tree) link(p, old string) error {
+	if path.Join("/", p) == path.Join("/", old) {
+		return nil // tar(1) writes this for a name that it was given twice
+	}
 	f, err := sys.OpenInRoot(t.root, old, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
