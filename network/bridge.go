@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,130 +13,92 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/kist-containers/kist/internal/state"
 )
 
-// bridge is a network's file: its pool, and who has which address.
-type bridge struct {
-	Version int    `json:"version"`
-	Name    string `json:"name"`
-	Link    string `json:"link"`
-	Subnet  string `json:"subnet"`
-	Gateway string `json:"gateway"`
-	// Leases maps an address to the container that has it.
-	Leases map[string]string `json:"leases,omitempty"`
+// bridgeDriver gives every container a cable to a switch of the host's.
+type bridgeDriver struct{}
 
-	index int
-}
+var _ driver = bridgeDriver{}
 
-func (m *Manager) bridgeFile() string {
-	return filepath.Join(m.roots.Data, "network", DefaultBridge+".json")
-}
-
-func (m *Manager) lock(ctx context.Context) (*state.Lock, error) {
-	return state.AcquireLock(ctx, filepath.Join(m.roots.Data, "network", ".lock", DefaultBridge))
-}
-
-func (m *Manager) readBridge() (*bridge, error) {
-	b := new(bridge)
-	err := state.ReadJSON(m.bridgeFile(), b)
-	return b, err
-}
-
-// ensureBridge returns the default network, made if it is not there: its file,
-// its link, its rules. The usual case is one file read and one netlink call.
-func (m *Manager) ensureBridge(ctx context.Context) (*bridge, error) {
-	if b, err := m.readBridge(); err == nil && b.find() {
-		return b, nil
+func (bridgeDriver) check(n *Network) error {
+	for key := range n.Options {
+		if !strings.HasPrefix(key, "com.docker.network.") {
+			return fmt.Errorf("option %s: a bridge network has none such", key)
+		}
 	}
-	l, err := m.lock(ctx)
-	if err != nil {
-		return nil, err
+	if n.Link == "" {
+		n.Link = n.Options[optBridgeName]
 	}
-	defer l.Unlock()
-	b, err := m.readBridge()
-	if errors.Is(err, fs.ErrNotExist) {
-		b, err = m.newBridge()
+	if n.Link == "" {
+		n.Link = "br-" + n.ID[:12]
 	}
-	if err != nil {
-		return nil, err
+	if !validLink(n.Link) {
+		return fmt.Errorf("option %s=%s: not a name of a link", optBridgeName, n.Link)
 	}
-	if b.find() {
-		return b, nil
-	}
-	return b, m.makeBridge(ctx, b)
+	return nil
 }
 
 // find looks the link up.
-func (b *bridge) find() bool {
-	link, err := netlink.LinkByName(b.Link)
+func (n *Network) find() bool {
+	link, err := netlink.LinkByName(n.Link)
 	if err != nil || link.Attrs().Flags&unix.IFF_UP == 0 {
 		return false
 	}
-	b.index = link.Attrs().Index
+	n.index = link.Attrs().Index
 	return true
 }
 
-func (m *Manager) newBridge() (*bridge, error) {
-	pool, err := freePool()
-	if err != nil {
-		return nil, err
+// ensure is Like: ip link add kist0 type bridge; ip addr add …; ip link set kist0 up
+func (bridgeDriver) ensure(ctx context.Context, m *Manager, n *Network) error {
+	if n.find() {
+		return nil
 	}
-	b := &bridge{Version: 1, Name: DefaultBridge, Link: m.bridgeName(), Subnet: pool.String(), Gateway: pool.Addr().Next().String()}
-	return b, state.WriteJSON(m.bridgeFile(), b)
-}
-
-// makeBridge is Like: ip link add kist0 type bridge; ip addr add …; ip link set kist0 up
-func (m *Manager) makeBridge(ctx context.Context, b *bridge) error {
-	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: b.Link}}
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Link, MTU: n.mtu()}}
 	if err := netlink.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make bridge %s: %w", b.Link, err)
+		return fmt.Errorf("make bridge %s: %w", n.Link, err)
 	}
 	// No host takes router advertisements from its containers.
-	os.WriteFile("/proc/sys/net/ipv6/conf/"+b.Link+"/accept_ra", []byte("0"), 0)
-	found, err := netlink.LinkByName(b.Link)
+	os.WriteFile("/proc/sys/net/ipv6/conf/"+n.Link+"/accept_ra", []byte("0"), 0)
+	found, err := netlink.LinkByName(n.Link)
 	if err != nil {
-		return fmt.Errorf("bridge %s: %w", b.Link, err)
+		return fmt.Errorf("bridge %s: %w", n.Link, err)
 	}
-	pool := netip.MustParsePrefix(b.Subnet)
-	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", b.Gateway, pool.Bits()))
+	pool := netip.MustParsePrefix(n.Subnet)
+	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", n.Gateway, pool.Bits()))
 	if err != nil {
 		return err
 	}
 	if err := netlink.AddrAdd(found, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("address of %s: %w", b.Link, err)
+		return fmt.Errorf("address of %s: %w", n.Link, err)
 	}
-	if err := m.bridgeRules(ctx, b); err != nil {
+	if err := m.bridgeRules(ctx, n); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(found); err != nil {
-		return fmt.Errorf("bring up %s: %w", b.Link, err)
+		return fmt.Errorf("bring up %s: %w", n.Link, err)
 	}
-	b.index = found.Attrs().Index
+	n.index = found.Attrs().Index
 	return nil
 }
 
-// join makes the endpoint: a veth pair, one end on the bridge, the other made
-// directly in the sandbox, with address and default route.
+// join makes a veth pair, one end on the bridge, the other directly in the sandbox.
 // Like: ip link add veth… master kist0 type veth peer name eth0 netns …
-func (b *bridge) join(key string, e *Endpoint) error {
-	ns, err := os.Open(key)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
+func (bridgeDriver) join(n *Network, ns *os.File, e *Endpoint) error {
 	veth := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: e.HostLink, MasterIndex: b.index},
-		PeerName:  e.Link, PeerNamespace: netlink.NsFd(int(ns.Fd())),
+		LinkAttrs: netlink.LinkAttrs{Name: e.HostLink, MasterIndex: n.index, MTU: n.mtu()},
+		PeerName:  e.Link, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerMTU: uint32(n.mtu()),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth pair: %w", err)
 	}
-	if err := setUp(e.HostLink); err != nil {
-		return err
+	return setUp(e.HostLink)
+}
+
+func (bridgeDriver) remove(ctx context.Context, m *Manager, n *Network) error {
+	if _, err := netlink.LinkByName(n.Link); err != nil {
+		return nil // never made, and its rules neither
 	}
-	return inNamespace(ns, func() error { return e.configure() })
+	return errors.Join(m.removeBridgeRules(ctx, n), removeLink(n.Link))
 }
 
 func setUp(name string) error {
@@ -178,8 +140,21 @@ func (e *Endpoint) configure() error {
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", e.Link, err)
 	}
-	gw := netip.MustParseAddr(e.Gateway)
-	if err := h.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}); err != nil {
+	return e.route(h, link)
+}
+
+// route makes the endpoint the sandbox's way to everywhere, if it is to be.
+func (e *Endpoint) route(h *netlink.Handle, link netlink.Link) error {
+	if !e.Default {
+		return nil
+	}
+	r := &netlink.Route{LinkIndex: link.Attrs().Index}
+	if e.OnLink {
+		r.Dst, r.Scope = &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, netlink.SCOPE_LINK
+	} else {
+		r.Gw = netip.MustParseAddr(e.Gateway).AsSlice()
+	}
+	if err := h.RouteAdd(r); err != nil {
 		return fmt.Errorf("default route: %w", err)
 	}
 	return nil
@@ -249,6 +224,9 @@ func prepareNamespace() error {
 // removeLink removes a link of the host that may be gone already, with the
 // namespace of its other end.
 func removeLink(name string) error {
+	if name == "" {
+		return nil
+	}
 	link, err := netlink.LinkByName(name)
 	var missing netlink.LinkNotFoundError
 	if errors.As(err, &missing) {
@@ -263,4 +241,7 @@ func removeLink(name string) error {
 	return nil
 }
 
-func hostLink(id string) string { return "veth" + strings.ToLower(id[:min(10, len(id))]) }
+// hostLink is the host's end of a container's i-th endpoint.
+func hostLink(id string, i int) string {
+	return fmt.Sprintf("veth%s%d", strings.ToLower(id[:min(10, len(id))]), i)
+}

@@ -2,5 +2,18 @@ package network
 
 import "github.com/kist-containers/kist/internal/ui"
 
+// Cmds are the subcommands of `kist network`.
+type Cmds struct {
+	Create  CreateCmd  `cmd:"" help:"Make a network."`
+	Ls      ListCmd    `cmd:"" aliases:"list" help:"List networks."`
+	Inspect InspectCmd `cmd:"" help:"Describe networks as JSON."`
+	Rm      RmCmd      `cmd:"" aliases:"remove" help:"Remove networks."`
+	Prune   PruneCmd   `cmd:"" help:"Remove the networks that no container is in."`
+}
+
 // Commands returns the commands of networks.
-func Commands() []ui.Command { return nil }
+func Commands() []ui.Command {
+	return []ui.Command{
+		{Name: "network", Group: "Networks", Help: "Manage networks.", New: func() any { return new(Cmds) }},
+	}
+}

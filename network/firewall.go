@@ -41,9 +41,9 @@ func openFirewall() (*iptables.IPTables, error) {
 	return ipt, nil
 }
 
-// bridgeRules makes the rules of a network: NAT to the outside, and nobody in
-// but by a published port.
-func (m *Manager) bridgeRules(ctx context.Context, b *bridge) error {
+// bridgeRules makes the rules of a network: NAT to the outside, and nobody in but
+// by a published port.
+func (m *Manager) bridgeRules(ctx context.Context, n *Network) error {
 	l, err := m.firewallLock(ctx)
 	if err != nil {
 		return err
@@ -56,7 +56,13 @@ func (m *Manager) bridgeRules(ctx context.Context, b *bridge) error {
 	if err := makeChains(ipt); err != nil {
 		return fmt.Errorf("firewall: %w", err)
 	}
-	for _, r := range b.rules() {
+	gates, ways := n.rules()
+	for i, r := range gates {
+		if err := ipt.InsertUnique(r.table, r.chain, i+1, r.spec...); err != nil {
+			return fmt.Errorf("firewall: %w", err)
+		}
+	}
+	for _, r := range ways {
 		if err := ipt.AppendUnique(r.table, r.chain, r.spec...); err != nil {
 			return fmt.Errorf("firewall: %w", err)
 		}
@@ -64,16 +70,51 @@ func (m *Manager) bridgeRules(ctx context.Context, b *bridge) error {
 	return forwarding()
 }
 
+func (m *Manager) removeBridgeRules(ctx context.Context, n *Network) error {
+	l, err := m.firewallLock(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	ipt, err := openFirewall()
+	if err != nil {
+		return err
+	}
+	gates, ways := n.rules()
+	var errs []error
+	for _, r := range append(gates, ways...) {
+		errs = append(errs, ipt.DeleteIfExists(r.table, r.chain, r.spec...))
+	}
+	return errors.Join(errs...)
+}
+
 func words(s string) []string { return strings.Fields(s) }
 
-func (b *bridge) rules() []rule {
-	return []rule{
-		{"filter", chainForward, words("-o " + b.Link + " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")},
-		{"filter", chainForward, words("-i " + b.Link + " -j ACCEPT")},
-		{"filter", chainForward, words("-o " + b.Link + " -j " + chainPorts)},
-		{"filter", chainForward, words("-o " + b.Link + " ! -i " + b.Link + " -j DROP")},
-		{"nat", chainMasq, words("-s " + b.Subnet + " ! -o " + b.Link + " -j MASQUERADE")},
+// rules are the network's. The gates of all networks, which say who comes in,
+// stand before the ways out of any: so one network does not lead into another.
+func (n *Network) rules() (gates, ways []rule) {
+	forward := func(list *[]rule, spec string) {
+		*list = append(*list, rule{"filter", chainForward, words(strings.ReplaceAll(spec, "BR", n.Link))})
 	}
+	within := " -j ACCEPT"
+	if !n.flag(optICC) {
+		within = " -j DROP"
+	}
+	if n.Internal {
+		forward(&gates, "! -s "+n.Subnet+" -o BR -j DROP")
+		forward(&gates, "! -d "+n.Subnet+" -i BR -j DROP")
+		forward(&ways, "-i BR -o BR"+within)
+		return gates, ways
+	}
+	forward(&gates, "-o BR -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+	forward(&gates, "-o BR -j "+chainPorts)
+	forward(&gates, "! -i BR -o BR -j DROP")
+	forward(&ways, "-i BR -o BR"+within)
+	forward(&ways, "-i BR ! -o BR -j ACCEPT")
+	if n.flag(optMasquerade) {
+		ways = append(ways, rule{"nat", chainMasq, words("-s " + n.Subnet + " ! -o " + n.Link + " -j MASQUERADE")})
+	}
+	return gates, ways
 }
 
 // makeChains makes the chains and the jumps to them, the administrator's first.
@@ -138,7 +179,7 @@ func portRules(e Endpoint, p PublishedPort) []rule {
 	return rules
 }
 
-func (m *Manager) publish(ctx context.Context, b *bridge, s *Sandbox) error {
+func (m *Manager) publish(ctx context.Context, s *Sandbox) error {
 	l, err := m.firewallLock(ctx)
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func (m *Manager) InspectContainer(id string) *Settings {
 		if err != nil {
 			continue
 		}
-		es := EndpointSettings{NetworkID: e.Network, EndpointID: id, Gateway: e.Gateway, IPAddress: prefix.Addr().String(), MacAddress: e.MAC, IPPrefixLen: prefix.Bits()}
+		es := EndpointSettings{NetworkID: e.NetworkID, EndpointID: id, Gateway: e.Gateway, IPAddress: prefix.Addr().String(), MacAddress: e.MAC, IPPrefixLen: prefix.Bits()}
 		set.Networks[e.Network] = es
 		if e.Network == DefaultBridge {
 			set.Gateway, set.IPAddress, set.MacAddress, set.IPPrefixLen = es.Gateway, es.IPAddress, es.MacAddress, es.IPPrefixLen

@@ -9,8 +9,6 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
-
-	"github.com/kist-containers/kist/internal/state"
 )
 
 // pools are docker's, in its order: /16 from 172.17 to 172.31, then /20 of 192.168.
@@ -27,10 +25,13 @@ func pools() []netip.Prefix {
 
 // freePool is the first pool that no route of the host overlaps: a VPN, or
 // another engine's bridge.
-func freePool() (netip.Prefix, error) {
+func freePool(networks []*Network) (netip.Prefix, error) {
 	taken, err := hostPrefixes()
 	if err != nil {
 		return netip.Prefix{}, err
+	}
+	for _, n := range networks {
+		taken = append(taken, netip.MustParsePrefix(n.Subnet))
 	}
 	for _, p := range pools() {
 		if !overlapsAny(p, taken) {
@@ -80,83 +81,113 @@ func hostPrefixes() ([]netip.Prefix, error) {
 	return list, nil
 }
 
-// lease gives id the lowest free address of the network. A lease whose sandbox
-// is not there is of before a reboot, or of a command that was killed before it
-// made anything.
-func (m *Manager) lease(ctx context.Context, b *bridge, id string) (Endpoint, error) {
-	l, err := m.lock(ctx)
-	if err != nil {
-		return Endpoint{}, err
+// lease gives id an address of the network: the wanted one, or the lowest free. A
+// lease whose sandbox is not there is of before a reboot, or of a command that was
+// killed before it made anything. n is locked.
+func (m *Manager) lease(n *Network, id, wanted string) (netip.Prefix, error) {
+	m.dropStale(n, id)
+	pool := netip.MustParsePrefix(n.Subnet)
+	addr, ok := n.lowestFree()
+	if wanted != "" {
+		var err error
+		if addr, err = n.wanted(pool, wanted); err != nil {
+			return netip.Prefix{}, err
+		}
+	} else if !ok {
+		return netip.Prefix{}, fmt.Errorf("network %s: no free address in %s", n.Name, n.Subnet)
 	}
-	defer l.Unlock()
-	index := b.index
-	if b, err = m.readBridge(); err != nil {
-		return Endpoint{}, err
+	if n.Leases == nil {
+		n.Leases = map[string]string{}
 	}
-	b.index = index
-	m.dropStale(b, id)
-	pool := netip.MustParsePrefix(b.Subnet)
-	addr, ok := lowestFree(pool, netip.MustParseAddr(b.Gateway), b.Leases)
-	if !ok {
-		return Endpoint{}, fmt.Errorf("network %s: no free address in %s", b.Name, b.Subnet)
-	}
-	if b.Leases == nil {
-		b.Leases = map[string]string{}
-	}
-	b.Leases[addr.String()] = id
-	// The sandbox's file first: from here on the lease has an owner.
-	if err := m.record(&Sandbox{Version: 1, ID: id}); err != nil {
-		return Endpoint{}, err
-	}
-	e := Endpoint{Network: b.Name, Bridge: b.Link, HostLink: hostLink(id), Link: "eth0",
-		Address: netip.PrefixFrom(addr, pool.Bits()).String(), Gateway: b.Gateway}
-	return e, state.WriteJSON(m.bridgeFile(), b)
+	n.Leases[addr.String()] = id
+	return netip.PrefixFrom(addr, pool.Bits()), m.writeNetwork(n)
 }
 
-func (m *Manager) dropStale(b *bridge, id string) {
-	for addr, holder := range b.Leases {
+// wanted is the address of --ip.
+func (n *Network) wanted(pool netip.Prefix, s string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return addr, fmt.Errorf("--ip %s: not an IP address", s)
+	case n.Name == DefaultBridge:
+		return addr, fmt.Errorf("--ip %s: the default bridge gives addresses itself: make a network of your own", s)
+	case !pool.Contains(addr):
+		return addr, fmt.Errorf("--ip %s: not in %s, the subnet of network %s", s, n.Subnet, n.Name)
+	case addr.String() == n.Gateway || addr == pool.Addr() || addr == last(pool) || n.Leases[s] != "" || n.reserved(addr):
+		return addr, fmt.Errorf("--ip %s: address is in use in network %s", s, n.Name)
+	}
+	return addr, nil
+}
+
+func (n *Network) reserved(a netip.Addr) bool {
+	for _, aux := range n.Reserved {
+		if aux == a.String() {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Manager) dropStale(n *Network, id string) {
+	for addr, holder := range n.Leases {
 		if _, err := os.Stat(m.sandboxFile(holder)); holder == id || errors.Is(err, os.ErrNotExist) {
-			delete(b.Leases, addr)
+			delete(n.Leases, addr)
 		}
 	}
 }
 
-// lowestFree is the lowest address that is neither the network's own, nor its
-// broadcast address, nor the gateway, nor leased.
-func lowestFree(pool netip.Prefix, gateway netip.Addr, leases map[string]string) (netip.Addr, bool) {
-	for a := pool.Addr().Next(); pool.Contains(a) && pool.Contains(a.Next()); a = a.Next() {
-		if _, taken := leases[a.String()]; a != gateway && !taken {
+// lowestFree is the lowest address of the range that is neither the network's own,
+// nor its broadcast address, nor the gateway, nor reserved, nor leased.
+func (n *Network) lowestFree() (netip.Addr, bool) {
+	pool := netip.MustParsePrefix(n.Subnet)
+	within := pool
+	if n.IPRange != "" {
+		within = netip.MustParsePrefix(n.IPRange)
+	}
+	gateway, _ := netip.ParseAddr(n.Gateway)
+	for a := within.Addr(); within.Contains(a); a = a.Next() {
+		if _, taken := n.Leases[a.String()]; a != pool.Addr() && a != last(pool) && a != gateway && !taken && !n.reserved(a) {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-// release gives back the addresses of id.
-func (m *Manager) release(ctx context.Context, id string) error {
-	l, err := m.lock(ctx)
+// last is the broadcast address of an IPv4 pool.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// release gives back the address of id in a network.
+func (m *Manager) release(ctx context.Context, network, id string) error {
+	l, err := m.lock(ctx, network)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
-	b, err := m.readBridge()
-	if errors.Is(err, os.ErrNotExist) {
+	n, err := m.readNetwork(network)
+	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	found := false
-	for addr, holder := range b.Leases {
+	for addr, holder := range n.Leases {
 		if holder == id {
-			delete(b.Leases, addr)
+			delete(n.Leases, addr)
 			found = true
 		}
 	}
 	if !found {
 		return nil
 	}
-	return state.WriteJSON(m.bridgeFile(), b)
+	return m.writeNetwork(n)
 }
 
 func setMAC(h *netlink.Handle, link netlink.Link, mac string) error {

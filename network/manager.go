@@ -78,6 +78,7 @@ type EndpointConfig struct {
 type Sandbox struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"`
+	Name    string `json:"name,omitempty"`
 	// Key is the path of the network namespace, "" where there is none to join.
 	Key       string          `json:"key,omitempty"`
 	Endpoints []Endpoint      `json:"endpoints,omitempty"`
@@ -96,6 +97,13 @@ type Endpoint struct {
 	Gateway  string `json:"gateway"`
 	MAC      string `json:"mac"`
 	Bridge   string `json:"bridge"`
+	// NetworkID is the network's.
+	NetworkID string `json:"networkId,omitempty"`
+	// Default is the sandbox's way to everywhere, OnLink without a gateway.
+	Default bool `json:"default,omitempty"`
+	OnLink  bool `json:"onLink,omitempty"`
+
+	priority int
 }
 
 func (m *Manager) sandboxFile(id string) string {
@@ -114,7 +122,7 @@ func (m *Manager) Sandbox(id string) (*Sandbox, error) {
 
 // Setup makes a container's sandbox. On error everything is undone.
 func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err error) {
-	s := &Sandbox{Version: 1, ID: cfg.ID}
+	s := &Sandbox{Version: 1, ID: cfg.ID, Name: cfg.Name}
 	if cfg.Mode == "none" || cfg.Mode == "host" {
 		if len(cfg.Ports) > 0 && cfg.Mode == "none" {
 			return nil, errors.New("-p and --network none contradict each other")
@@ -132,7 +140,7 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 			err = errors.Join(err, m.Teardown(context.WithoutCancel(ctx), cfg.ID))
 		}
 	}()
-	if err := m.setupBridge(ctx, cfg, s); err != nil {
+	if err := m.setup(ctx, cfg, s); err != nil {
 		return nil, err
 	}
 	if err := m.announce(s); err != nil {
@@ -141,26 +149,22 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 	return s, m.writeFiles(cfg, s)
 }
 
-func (m *Manager) setupBridge(ctx context.Context, cfg SandboxConfig, s *Sandbox) error {
-	for _, e := range cfg.Endpoints {
-		if e.Network != DefaultBridge {
-			return ui.Hint(fmt.Errorf("network %s: %w", e.Network, ErrNotFound), "kist network ls")
-		}
-		if e.IPv4 != "" || e.IPv6 != "" || len(e.Aliases) > 0 {
-			return errors.New("the default bridge gives addresses itself and has no aliases: they are for networks of your own")
-		}
-	}
-	n, err := m.ensureBridge(ctx)
-	if err != nil {
-		return fmt.Errorf("network %s: %w", DefaultBridge, err)
-	}
+// setup makes namespace, endpoints and ports. What was made is recorded before.
+func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err error) {
 	s.Key = filepath.Join(m.roots.Run, "netns", cfg.ID[:min(12, len(cfg.ID))])
-	ep, err := m.lease(ctx, n, cfg.ID)
-	if err != nil {
+	// The sandbox's file first: from here on its leases have an owner.
+	if err := m.record(s); err != nil {
 		return err
 	}
-	ep.MAC = cfg.Endpoints[0].MAC
-	s.Endpoints = []Endpoint{ep}
+	var networks []*Network
+	for i, e := range cfg.Endpoints {
+		n, err := m.join(ctx, s, e, i)
+		if err != nil {
+			return err
+		}
+		networks = append(networks, n)
+	}
+	s.chooseDefault(networks)
 	if s.named() {
 		s.Resolver = cfg.resolver()
 	}
@@ -173,15 +177,90 @@ func (m *Manager) setupBridge(ctx context.Context, cfg SandboxConfig, s *Sandbox
 	if err := makeNamespace(s.Key); err != nil {
 		return err
 	}
-	if err := n.join(s.Key, &s.Endpoints[0]); err != nil {
+	ns, err := os.Open(s.Key)
+	if err != nil {
 		return err
 	}
+	defer ns.Close()
+	for i, n := range networks {
+		if err := n.connect(ns, &s.Endpoints[i]); err != nil {
+			return err
+		}
+	}
 	if len(s.Ports) > 0 {
-		if err := m.publish(ctx, n, s); err != nil {
+		if err := m.publish(ctx, s); err != nil {
 			return err
 		}
 	}
 	return m.record(s)
+}
+
+// join readies the host for the i-th endpoint and leases its address.
+func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int) (*Network, error) {
+	if e.Network == DefaultBridge {
+		if len(e.Aliases) > 0 {
+			return nil, errors.New("the default bridge has no aliases: they are for networks of your own")
+		}
+		if err := m.defaultNetwork(ctx); err != nil {
+			return nil, fmt.Errorf("network %s: %w", e.Network, err)
+		}
+	}
+	n, err := m.Network(e.Network)
+	if err != nil {
+		return nil, err
+	}
+	if e.IPv6 != "" || len(e.LinkLocal) > 0 {
+		return nil, fmt.Errorf("network %s: it has no IPv6 and no link-local addresses", n.Name)
+	}
+	l, err := m.lock(ctx, n.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
+	if n, err = m.readNetwork(n.Name); err != nil {
+		return nil, fmt.Errorf("network %s: %w", e.Network, err)
+	}
+	d, err := driverOf(n.Driver)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.ensure(ctx, m, n); err != nil {
+		return nil, fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	s.Endpoints = append(s.Endpoints, Endpoint{
+		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(s.ID, i), Link: fmt.Sprint(n.prefix(), i),
+		Gateway: n.Gateway, MAC: e.MAC, priority: e.GwPriority,
+	})
+	addr, err := m.lease(n, s.ID, e.IPv4)
+	s.Endpoints[len(s.Endpoints)-1].Address = addr.String()
+	return n, err
+}
+
+// chooseDefault picks the endpoint of the default route: docker's order of
+// priority, then name. An internal network leads nowhere.
+func (s *Sandbox) chooseDefault(networks []*Network) {
+	var best *Endpoint
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		if !networks[i].Internal && (best == nil || e.priority > best.priority || e.priority == best.priority && e.Network < best.Network) {
+			best = e
+		}
+	}
+	if best != nil {
+		best.Default = true
+	}
+}
+
+// connect makes the endpoint's link in the sandbox and gives it its address.
+func (n *Network) connect(ns *os.File, e *Endpoint) error {
+	d, err := driverOf(n.Driver)
+	if err != nil {
+		return err
+	}
+	if err := d.join(n, ns, e); err != nil {
+		return err
+	}
+	return inNamespace(ns, e.configure)
 }
 
 func (m *Manager) record(s *Sandbox) error {
@@ -206,12 +285,12 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 	if len(s.Ports) > 0 {
 		errs = append(errs, m.unpublish(ctx, s))
 	}
-	errs = append(errs, m.withdraw(s), m.release(ctx, id))
+	errs = append(errs, m.withdraw(s))
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}
 	for _, e := range s.Endpoints {
-		errs = append(errs, removeLink(e.HostLink))
+		errs = append(errs, removeLink(e.HostLink), m.release(ctx, e.Network, id))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("undo network: %w", err)

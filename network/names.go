@@ -116,7 +116,8 @@ func (m *Manager) nameServer(s *Sandbox) nameserver.Config {
 		}
 		for _, e := range now.Endpoints {
 			if e.Network != DefaultBridge {
-				list = append(list, nameserver.Network{Name: e.Network, Dir: m.endpointDir(e.Network)})
+				n, err := m.readNetwork(e.Network)
+				list = append(list, nameserver.Network{Name: e.Network, Dir: m.endpointDir(e.Network), Internal: err == nil && n.Internal})
 			}
 		}
 		return list, nil

@@ -1,0 +1,95 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// A driver is a kind of network.
+type driver interface {
+	// check completes a new network's settings and refuses wrong ones. It makes
+	// nothing.
+	check(n *Network) error
+	// ensure makes what the host needs for n, unless it is there. n is locked.
+	ensure(ctx context.Context, m *Manager, n *Network) error
+	// join makes the endpoint's link in the sandbox; its address comes later.
+	join(n *Network, ns *os.File, e *Endpoint) error
+	// remove undoes ensure. It succeeds when there is nothing to undo.
+	remove(ctx context.Context, m *Manager, n *Network) error
+}
+
+// driverOf returns the driver that docker knows by name; "" is bridge.
+func driverOf(name string) (driver, error) {
+	switch name {
+	case "", "bridge":
+		return bridgeDriver{}, nil
+	case "macvlan":
+		return macvlanDriver{}, nil
+	case "ipvlan":
+		return ipvlanDriver{}, nil
+	}
+	return nil, fmt.Errorf("driver %q: want bridge, macvlan or ipvlan", name)
+}
+
+// docker's names of options.
+const (
+	optBridgeName = "com.docker.network.bridge.name"
+	optICC        = "com.docker.network.bridge.enable_icc"
+	optMasquerade = "com.docker.network.bridge.enable_ip_masquerade"
+	optMTU        = "com.docker.network.driver.mtu"
+	optPrefix     = "com.docker.network.container_iface_prefix"
+)
+
+// flag is a truth among the options; absent means yes.
+func (n *Network) flag(key string) bool {
+	on, err := strconv.ParseBool(n.Options[key])
+	return err != nil || on
+}
+
+func (n *Network) mtu() int {
+	v, _ := strconv.Atoi(n.Options[optMTU])
+	return v
+}
+
+// checkCommon refuses values that no driver takes.
+func (n *Network) checkCommon() error {
+	for _, key := range []string{optICC, optMasquerade} {
+		if v, ok := n.Options[key]; ok {
+			if _, err := strconv.ParseBool(v); err != nil {
+				return fmt.Errorf("option %s=%s: want true or false", key, v)
+			}
+		}
+	}
+	if v, ok := n.Options[optMTU]; ok {
+		if mtu, err := strconv.Atoi(v); err != nil || mtu < 68 || mtu > 65535 {
+			return fmt.Errorf("option %s=%s: want a number of 68 to 65535", optMTU, v)
+		}
+	}
+	if p, ok := n.Options[optPrefix]; ok && !validLink(p+"0") {
+		return fmt.Errorf("option %s=%s: not the beginning of a link's name", optPrefix, p)
+	}
+	return nil
+}
+
+// validLink reports whether the kernel takes the name; see dev_valid_name.
+func validLink(name string) bool {
+	if name == "" || len(name) > 15 || name == "." || name == ".." {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if c <= ' ' || c == '/' || c == ':' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// prefix begins the names of links in the sandbox.
+func (n *Network) prefix() string {
+	if p := n.Options[optPrefix]; p != "" {
+		return p
+	}
+	return "eth"
+}

@@ -1,0 +1,191 @@
+package network
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// ListCmd is `kist network ls`.
+type ListCmd struct {
+	Filter  []string `short:"f" sep:"none" help:"Only networks that match: name, id, driver, label, scope, type." placeholder:"KEY=VALUE"`
+	Format  string   `help:"table, json or a template." placeholder:"FORMAT"`
+	NoTrunc bool     `help:"Show full IDs."`
+	Quiet   bool     `short:"q" help:"Print only IDs."`
+}
+
+// listRow is a line of the listing; the fields are docker's.
+type listRow struct {
+	CreatedAt, Driver, ID, IPv4, IPv6, Internal, Labels, Name, Scope string
+}
+
+// Run prints the listing.
+func (c *ListCmd) Run(m *Manager, out *ui.Output) error {
+	filters, err := ui.ParseFilters(c.Filter, "name", "id", "driver", "label", "scope", "type")
+	if err != nil {
+		return err
+	}
+	list, err := m.listed()
+	if err != nil {
+		return err
+	}
+	var rows []any
+	for _, n := range list {
+		if n.matches(filters) {
+			rows = append(rows, n.row(c.NoTrunc))
+		}
+	}
+	t := ui.Table{
+		Headers: map[string]string{
+			"CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",
+			"Internal": "INTERNAL", "Labels": "LABELS", "Name": "NAME", "Scope": "SCOPE",
+		},
+		Default: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+		Quiet:   "{{.ID}}",
+	}
+	return t.Write(out.Out, c.Format, c.Quiet, rows)
+}
+
+// listed are all networks with those that docker defines, by name.
+func (m *Manager) listed() ([]*Network, error) {
+	list, err := m.List()
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, predefined("host"), predefined("none"))
+	if !slices.ContainsFunc(list, func(n *Network) bool { return n.Name == DefaultBridge }) {
+		list = append(list, predefined(DefaultBridge))
+	}
+	slices.SortFunc(list, func(a, b *Network) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// predefined is a network that needs no file. Its ID is made of its name.
+func predefined(name string) *Network {
+	n := &Network{Name: name, Driver: name, ID: fmt.Sprintf("%x", sha256.Sum256([]byte(name)))}
+	if name == "none" {
+		n.Driver = "null"
+	}
+	return n
+}
+
+func (n *Network) driverName() string {
+	if n.Driver == "" {
+		return "bridge"
+	}
+	return n.Driver
+}
+
+func (n *Network) matches(f ui.Filters) bool {
+	kind := "custom"
+	if slices.Contains([]string{"host", "none", DefaultBridge}, n.Name) {
+		kind = "builtin"
+	}
+	return f.Match("name", func(v string) bool { return strings.Contains(n.Name, v) }) &&
+		f.Match("id", func(v string) bool { return strings.HasPrefix(n.ID, v) }) &&
+		f.Match("driver", func(v string) bool { return v == n.driverName() }) &&
+		f.Match("scope", func(v string) bool { return v == "local" }) &&
+		f.Match("type", func(v string) bool { return v == kind }) &&
+		f.MatchLabels("label", n.Labels)
+}
+
+func (n *Network) row(full bool) listRow {
+	var labels []string
+	for _, key := range slices.Sorted(maps.Keys(n.Labels)) {
+		labels = append(labels, key+"="+n.Labels[key])
+	}
+	r := listRow{
+		CreatedAt: n.Created.String(), Driver: n.driverName(), ID: n.ID, IPv4: "true", IPv6: "false",
+		Internal: fmt.Sprint(n.Internal), Labels: strings.Join(labels, ","), Name: n.Name, Scope: "local",
+	}
+	if !full {
+		r.ID = n.ID[:min(12, len(n.ID))]
+	}
+	return r
+}
+
+// InspectCmd is `kist network inspect`.
+type InspectCmd struct {
+	Format  string   `short:"f" help:"json or a template." placeholder:"FORMAT"`
+	Verbose bool     `short:"v" help:"For docker's sake."`
+	Names   []string `arg:"" name:"network" help:"Name or ID of a network."`
+}
+
+// inspected is docker's description of a network.
+type inspected struct {
+	Name, Id, Created, Scope, Driver string
+	EnableIPv4, EnableIPv6           bool
+	IPAM                             ipam
+	Internal, Attachable, Ingress    bool
+	ConfigFrom                       struct{ Network string }
+	ConfigOnly                       bool
+	Containers                       map[string]member
+	Options, Labels                  map[string]string
+}
+
+type ipam struct {
+	Driver  string
+	Options map[string]string
+	Config  []ipamConfig
+}
+
+type ipamConfig struct {
+	Subnet, IPRange, Gateway string
+	AuxiliaryAddresses       map[string]string `json:",omitempty"`
+}
+
+type member struct{ Name, EndpointID, MacAddress, IPv4Address, IPv6Address string }
+
+// Run prints the descriptions.
+func (c *InspectCmd) Run(m *Manager, out *ui.Output) error {
+	list, err := m.listed()
+	if err != nil {
+		return err
+	}
+	var objects []any
+	for _, name := range c.Names {
+		i := slices.IndexFunc(list, func(n *Network) bool { return n.Name == name })
+		if i < 0 {
+			i = slices.IndexFunc(list, func(n *Network) bool { return n.ID != "" && strings.HasPrefix(n.ID, name) })
+		}
+		if i < 0 {
+			return ui.Hint(fmt.Errorf("network inspect: network %s: %w", name, ErrNotFound), "kist network ls")
+		}
+		objects = append(objects, m.inspect(list[i]))
+	}
+	return ui.Inspect(out.Out, c.Format, objects)
+}
+
+func (m *Manager) inspect(n *Network) inspected {
+	i := inspected{
+		Name: n.Name, Id: n.ID, Created: n.Created.Format("2006-01-02T15:04:05.999999999Z07:00"), Scope: "local", Driver: n.driverName(),
+		EnableIPv4: true, IPAM: ipam{Driver: "default", Config: []ipamConfig{}}, Internal: n.Internal,
+		Containers: map[string]member{}, Options: n.Options, Labels: n.Labels,
+	}
+	if n.Subnet != "" {
+		i.IPAM.Config = append(i.IPAM.Config, ipamConfig{n.Subnet, n.IPRange, n.Gateway, n.Reserved})
+	}
+	if i.Options == nil {
+		i.Options = map[string]string{}
+	}
+	if i.Labels == nil {
+		i.Labels = map[string]string{}
+	}
+	for addr, id := range n.Leases {
+		s, err := m.Sandbox(id)
+		if err != nil {
+			continue // of a killed command, or of before a reboot
+		}
+		for _, e := range s.Endpoints {
+			if p, err := netip.ParsePrefix(e.Address); err == nil && e.Network == n.Name && p.Addr().String() == addr {
+				i.Containers[id] = member{s.Name, id, e.MAC, e.Address, ""}
+			}
+		}
+	}
+	return i
+}

@@ -1,0 +1,265 @@
+package network
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// Network is a network's file: its kind, its pool, and who has which address.
+type Network struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id,omitempty"`
+	Name    string    `json:"name"`
+	Driver  string    `json:"driver,omitempty"` // "" is bridge
+	Created time.Time `json:"created,omitzero"`
+	// Link is the bridge, or the parent of a macvlan or ipvlan.
+	Link string `json:"link"`
+	// OwnsLink says that the parent is kist's to remove.
+	OwnsLink bool   `json:"ownsLink,omitempty"`
+	Subnet   string `json:"subnet"`
+	Gateway  string `json:"gateway"`
+	IPRange  string `json:"ipRange,omitempty"`
+	// Reserved are addresses that are never given, by docker's names for them.
+	Reserved map[string]string `json:"reserved,omitempty"`
+	Internal bool              `json:"internal,omitempty"`
+	Options  map[string]string `json:"options,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	// Leases maps an address to the container that has it.
+	Leases map[string]string `json:"leases,omitempty"`
+
+	index int
+}
+
+func (m *Manager) networkFile(name string) string {
+	return filepath.Join(m.roots.Data, "network", name+".json")
+}
+
+func (m *Manager) lock(ctx context.Context, name string) (*state.Lock, error) {
+	return state.AcquireLock(ctx, filepath.Join(m.roots.Data, "network", ".lock", name))
+}
+
+// lockPools keeps others from choosing a pool.
+func (m *Manager) lockPools(ctx context.Context) (*state.Lock, error) {
+	return m.lock(ctx, ".pools")
+}
+
+func (m *Manager) readNetwork(name string) (*Network, error) {
+	if !state.ValidName(name) {
+		return nil, ErrNotFound
+	}
+	n := new(Network)
+	err := state.ReadJSON(m.networkFile(name), n)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	return n, err
+}
+
+func (m *Manager) writeNetwork(n *Network) error { return state.WriteJSON(m.networkFile(n.Name), n) }
+
+// List returns all networks that have a file, by name.
+func (m *Manager) List() ([]*Network, error) {
+	files, err := filepath.Glob(filepath.Join(m.roots.Data, "network", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var list []*Network
+	for _, f := range files {
+		n, err := m.readNetwork(strings.TrimSuffix(filepath.Base(f), ".json"))
+		if errors.Is(err, ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
+// Network returns a network by name, ID or the beginning of an ID; ErrNotFound.
+func (m *Manager) Network(name string) (*Network, error) {
+	n, err := m.readNetwork(name)
+	if err == nil || !errors.Is(err, ErrNotFound) {
+		return n, err
+	}
+	list, err := m.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range list {
+		if name != "" && n.ID != "" && strings.HasPrefix(n.ID, name) {
+			return n, nil
+		}
+	}
+	return nil, ui.Hint(fmt.Errorf("network %s: %w", name, ErrNotFound), "kist network ls")
+}
+
+// Create makes a network of n's settings; empty ones are chosen. Its links are
+// made when a container first joins.
+func (m *Manager) Create(ctx context.Context, n *Network) error {
+	if !state.ValidName(n.Name) || slices.Contains([]string{"none", "host", "default", DefaultBridge, "container"}, n.Name) {
+		return fmt.Errorf("network %s: name is not allowed", n.Name)
+	}
+	l, err := m.lockPools(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	if _, err := m.readNetwork(n.Name); err == nil {
+		return fmt.Errorf("network with name %s already exists", n.Name)
+	}
+	return m.complete(n)
+}
+
+// complete settles the rest of a new network and writes it. Pools are locked.
+func (m *Manager) complete(n *Network) error {
+	id := make([]byte, 32)
+	rand.Read(id)
+	n.Version, n.ID, n.Created = 1, hex.EncodeToString(id), time.Now().UTC()
+	d, err := driverOf(n.Driver)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(n.checkCommon(), d.check(n)); err != nil {
+		return err
+	}
+	others, err := m.List()
+	if err != nil {
+		return err
+	}
+	if err := n.settlePool(others); err != nil {
+		return err
+	}
+	return m.writeNetwork(n)
+}
+
+// settlePool chooses or checks subnet, gateway and range.
+func (n *Network) settlePool(others []*Network) error {
+	if n.Subnet == "" {
+		pool, err := freePool(others)
+		if err != nil {
+			return err
+		}
+		n.Subnet = pool.String()
+	}
+	pool, err := netip.ParsePrefix(n.Subnet)
+	if err != nil || !pool.Addr().Is4() || pool.Masked() != pool || pool.Bits() > 30 || pool.Bits() == 0 {
+		return fmt.Errorf("--subnet %s: want an IPv4 network such as 172.30.0.0/16", n.Subnet)
+	}
+	for _, o := range others {
+		if netip.MustParsePrefix(o.Subnet).Overlaps(pool) {
+			return fmt.Errorf("--subnet %s: pool overlaps with %s of network %s", n.Subnet, o.Subnet, o.Name)
+		}
+	}
+	if n.Driver == "" || n.Driver == "bridge" { // of the others the host may be a part itself
+		taken, err := hostPrefixes()
+		if err != nil {
+			return err
+		}
+		if overlapsAny(pool, taken) {
+			return fmt.Errorf("--subnet %s: pool overlaps with a route of this host", n.Subnet)
+		}
+	}
+	if n.Gateway == "" {
+		n.Gateway = pool.Addr().Next().String()
+	}
+	inside := map[string]string{"--gateway": n.Gateway}
+	for name, a := range n.Reserved {
+		inside["--aux-address "+name] = a
+	}
+	for flag, s := range inside {
+		if a, err := netip.ParseAddr(s); err != nil || !pool.Contains(a) {
+			return fmt.Errorf("%s %s: not an address of %s", flag, s, n.Subnet)
+		}
+	}
+	if n.IPRange != "" {
+		if r, err := netip.ParsePrefix(n.IPRange); err != nil || !pool.Overlaps(r) || r.Bits() < pool.Bits() {
+			return fmt.Errorf("--ip-range %s: not a part of %s", n.IPRange, n.Subnet)
+		}
+	}
+	return nil
+}
+
+// Remove removes a network and what was made for it; ErrInUse.
+func (m *Manager) Remove(ctx context.Context, name string) error {
+	if slices.Contains([]string{"none", "host", DefaultBridge}, name) {
+		return fmt.Errorf("%s is a pre-defined network and cannot be removed", name)
+	}
+	n, err := m.Network(name)
+	if err != nil {
+		return err
+	}
+	l, err := m.lock(ctx, n.Name)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	if n, err = m.readNetwork(n.Name); err != nil {
+		return fmt.Errorf("network %s: %w", name, err)
+	}
+	m.dropStale(n, "")
+	for _, id := range n.Leases {
+		return ui.Hint(fmt.Errorf("network %s: %w by container %s", n.Name, ErrInUse, id[:min(12, len(id))]), "kist ps --filter network=%s", n.Name)
+	}
+	d, err := driverOf(n.Driver)
+	if err != nil {
+		return err
+	}
+	if err := d.remove(ctx, m, n); err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
+	}
+	os.RemoveAll(filepath.Join(m.roots.Run, "network", n.Name))
+	return os.Remove(m.networkFile(n.Name))
+}
+
+// Prune removes the networks that no container is in, and names them.
+func (m *Manager) Prune(ctx context.Context) (removed []string, err error) {
+	list, err := m.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range list {
+		if n.Name == DefaultBridge {
+			continue
+		}
+		err := m.Remove(ctx, n.Name)
+		if errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return removed, err
+		}
+		removed = append(removed, n.Name)
+	}
+	return removed, nil
+}
+
+// defaultNetwork makes the file of the default bridge on its first use.
+func (m *Manager) defaultNetwork(ctx context.Context) error {
+	if _, err := os.Stat(m.networkFile(DefaultBridge)); err == nil {
+		return nil
+	}
+	l, err := m.lockPools(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	if _, err := m.readNetwork(DefaultBridge); !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return m.complete(&Network{Name: DefaultBridge, Link: m.bridgeName()})
+}
