@@ -102,7 +102,10 @@ func newApp(roots state.Roots, rootless bool, cgroupParent string, out *ui.Outpu
 	a := &app{}
 	a.images = image.Open(roots, image.Options{Rootless: rootless, Uses: a.imageUses})
 	a.networks = network.Open(roots, network.Options{Rootless: rootless, Warn: out.Warn})
-	a.volumes = volume.Open(roots, volume.Options{Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() }})
+	a.volumes = volume.Open(roots, volume.Options{
+		Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() },
+		Pack: image.WriteTree, Unpack: a.images.UnpackTree,
+	})
 	a.engine = container.New(container.Options{
 		Roots: roots, Images: a.images, Networks: a.networks, Volumes: a.volumes,
 		CgroupParent: cgroupParent, Rootless: rootless, Warn: out.Warn,

@@ -85,6 +85,11 @@ func (e *Engine) ImageUses() ([]image.Use, error) {
 		if c.ImageID != "" {
 			uses = append(uses, image.Use{Holder: c.holderText(), ImageID: c.ImageID, Running: e.Status(c.ID).Busy()})
 		}
+		for _, m := range c.Mounts {
+			if m.ImageID != "" {
+				uses = append(uses, image.Use{Holder: c.holderText(), ImageID: m.ImageID, Running: e.Status(c.ID).Busy()})
+			}
+		}
 	}
 	return uses, nil
 }

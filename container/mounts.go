@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +13,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/volume"
 )
@@ -24,19 +27,26 @@ func owner(info os.FileInfo) (uid, gid int) {
 	return 0, 0
 }
 
-// makeVolumes makes the volumes that the container names and that are not there,
-// and gives the anonymous ones their names.
+// makeVolumes checks what the container's mounts want of the host, then makes the
+// volumes that are not there, and gives the anonymous ones their names.
 func (e *Engine) makeVolumes(ctx context.Context, c *Config) (err error) {
 	for i := range c.Mounts {
+		if err := e.checkMount(ctx, &c.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.removeAnonymous(context.WithoutCancel(ctx), c))
+		}
+	}()
+	for i := range c.Mounts {
 		m := &c.Mounts[i]
-		switch m.Type {
-		case volume.TypeBind:
-			err = bindSource(m)
-		case volume.TypeVolume:
-			if m.Source == "" {
-				m.Source, m.Anonymous = newID(), true
-			}
-			_, err = e.Volumes.Ensure(ctx, volume.Volume{Name: m.Source, Driver: m.Driver, Options: m.DriverOpts, Labels: m.Labels, Anonymous: m.Anonymous})
+		switch {
+		case m.Type == volume.TypeBind && m.CreateSource:
+			err = makeSource(m.Source)
+		case m.Type == volume.TypeVolume && !m.NoCreate:
+			err = e.makeVolume(ctx, m)
 		}
 		if err != nil {
 			return err
@@ -45,75 +55,226 @@ func (e *Engine) makeVolumes(ctx context.Context, c *Config) (err error) {
 	return nil
 }
 
-// bindSource checks a host path; -v makes a missing directory, --mount refuses.
-func bindSource(m *volume.Mount) error {
-	_, err := os.Stat(m.Source)
-	if errors.Is(err, os.ErrNotExist) && m.CreateSource {
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return fmt.Errorf("make host directory: %w", err)
-		}
-		// MkdirAll's mode is cut by the umask.
-		return os.Chmod(m.Source, 0o755)
+func (e *Engine) makeVolume(ctx context.Context, m *volume.Mount) error {
+	if m.Source == "" {
+		m.Source, m.Anonymous = volume.NewName(), true
 	}
-	if err != nil {
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		return fmt.Errorf("mount %s: %w", m.Source, err)
+	_, err := e.Volumes.Ensure(ctx, volume.Volume{Name: m.Source, Driver: m.Driver, Options: m.DriverOpts, Labels: m.Labels, Anonymous: m.Anonymous})
+	return err
+}
+
+// checkMount refuses what is not there, before anything is made.
+func (e *Engine) checkMount(ctx context.Context, m *volume.Mount) error {
+	switch {
+	case m.Type == volume.TypeBind && !m.CreateSource:
+		return bindSource(m.Source)
+	case m.Type == volume.TypeVolume && m.NoCreate:
+		_, err := e.Volumes.Get(m.Source)
+		return err
+	case m.Type == volume.TypeImage && m.ImageID == "":
+		return e.mountedImage(ctx, m)
 	}
 	return nil
 }
 
-// ociMounts turns the container's mounts into the specification's. root is the
-// container's root file system, from which a new volume is filled.
-func (e *Engine) ociMounts(ctx context.Context, c *Config, root *os.File) ([]specs.Mount, error) {
-	var list []specs.Mount
-	for _, m := range c.Mounts {
-		o, err := e.ociMount(ctx, m, root)
-		if err != nil {
-			return nil, fmt.Errorf("mount on %s: %w", m.Target, err)
-		}
-		list = append(list, o)
+// mountedImage settles which image a mount is of: the name may mean another one
+// at the next start.
+func (e *Engine) mountedImage(ctx context.Context, m *volume.Mount) error {
+	img, err := e.Images.Ensure(ctx, m.Source, image.PullMissing, image.PullOptions{})
+	if err != nil {
+		return fmt.Errorf("mount on %s: %w", m.Target, err)
 	}
-	return list, nil
+	m.ImageID = img.ID
+	return nil
 }
 
-func (e *Engine) ociMount(ctx context.Context, m volume.Mount, root *os.File) (specs.Mount, error) {
-	o := specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source}
-	switch m.Type {
+// makeSource makes a missing directory of the host, as -v does.
+func makeSource(path string) error {
+	err := bindSource(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("make host directory: %w", err)
+	}
+	// MkdirAll's mode is cut by the umask.
+	return os.Chmod(path, 0o755)
+}
+
+// bindSource checks a host path.
+func bindSource(path string) error {
+	_, err := os.Stat(path)
+	var inner *os.PathError
+	if errors.As(err, &inner) {
+		return fmt.Errorf("mount %s: %w", path, inner.Err)
+	}
+	return err
+}
+
+// ociMounts turns the container's mounts into the specification's. root is the
+// container's root file system, from which a new volume is filled.
+func (m *specMaker) ociMounts(ctx context.Context, root *os.File) error {
+	for i := range m.c.Mounts {
+		w := &m.c.Mounts[i]
+		o, err := m.ociMount(ctx, i, w, root)
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", w.Target, err)
+		}
+		m.mounts = append(m.mounts, o)
+	}
+	return nil
+}
+
+func (m *specMaker) ociMount(ctx context.Context, i int, w *volume.Mount, root *os.File) (specs.Mount, error) {
+	switch w.Type {
 	case volume.TypeTmpfs:
-		return tmpfsMount(m), nil
+		return m.tmpfsMount(w)
+	case volume.TypeDevpts:
+		return devptsMount(w), nil
+	}
+	o := specs.Mount{Destination: w.Target, Type: "bind", Source: w.Source, Options: bindOptions(w)}
+	var err error
+	switch w.Type {
 	case volume.TypeVolume:
-		v, err := e.Volumes.Get(m.Source)
+		o.Source, err = m.volumeSource(ctx, w, root)
+	case volume.TypeImage:
+		o.Source, err = m.imageSource(i, w)
+	}
+	if err != nil {
+		return o, err
+	}
+	if w.Chown {
+		uid, gid, err := m.ownerOf(w)
+		if err == nil {
+			err = volume.Chown(o.Source, uid, gid)
+		}
 		if err != nil {
 			return o, err
 		}
-		if !m.NoCopy {
-			if err := e.Volumes.CopyUp(ctx, v.Name, root, m.Target); err != nil {
-				return o, err
-			}
-		}
-		o.Source = v.Path
-		if m.Subpath != "" {
-			if o.Source, err = subpath(v.Path, m.Subpath); err != nil {
-				return o, err
-			}
-		}
 	}
-	o.Options = []string{"rbind"}
-	if m.NonRecursive {
-		o.Options = []string{"bind"}
+	return o, m.idmapMount(w, &o)
+}
+
+// bindOptions are the options of a mount that shows a directory.
+func bindOptions(w *volume.Mount) []string {
+	list := []string{"rbind"}
+	if w.NonRecursive {
+		list[0] = "bind"
 	}
-	if m.Propagation != "" {
-		o.Options = append(o.Options, m.Propagation)
+	if w.Propagation != "" {
+		list = append(list, w.Propagation)
 	} else {
-		o.Options = append(o.Options, "rprivate")
+		list = append(list, "rprivate")
 	}
-	if m.ReadOnly {
-		o.Options = append(o.Options, "ro", "rro")
+	list = append(list, w.Options...)
+	if w.ReadOnly {
+		list = append(list, "ro")
+		if !w.WritableBelow && !w.NonRecursive {
+			list = append(list, "rro")
+		}
 	}
-	return o, nil
+	return list
+}
+
+// volumeSource attaches a volume and fills it when it is new.
+func (m *specMaker) volumeSource(ctx context.Context, w *volume.Mount, root *os.File) (string, error) {
+	dir, err := m.e.Volumes.Attach(ctx, w.Source, m.c.ID)
+	if err != nil {
+		return "", err
+	}
+	if !w.NoCopy {
+		if err := m.e.Volumes.CopyUp(ctx, w.Source, dir, root, w.Target); err != nil {
+			return "", err
+		}
+	}
+	if w.Subpath == "" {
+		return dir, nil
+	}
+	return subpath(dir, w.Subpath)
+}
+
+// imageSource notes an image for the monitor to mount, and returns where.
+func (m *specMaker) imageSource(i int, w *volume.Mount) (string, error) {
+	img, err := m.e.Images.Resolve(w.ImageID)
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("image-%d", i)
+	mount := monitor.ImageMount{Lowers: img.LowerDirs(), At: m.e.dataDir(m.c.ID, bundleDir, name)}
+	dirs := []string{mount.At}
+	if !w.ReadOnly {
+		mount.Upper, mount.Work = m.e.dataDir(m.c.ID, name, upperDir), m.e.dataDir(m.c.ID, name, workDir)
+		dirs = append(dirs, mount.Upper, mount.Work)
+	}
+	for _, d := range dirs {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return "", err
+		}
+	}
+	m.images = append(m.images, mount)
+	if w.Subpath == "" {
+		return mount.At, nil
+	}
+	fs, err := monitor.Open(mount.RootFS(m.e.Rootless))
+	if err != nil {
+		return "", err
+	}
+	defer fs.Close()
+	inside, err := sys.OpenInRoot(fs, w.Subpath, unix.O_PATH, 0)
+	if err != nil {
+		return "", fmt.Errorf("subpath %s: %w", w.Subpath, errors.Unwrap(err))
+	}
+	defer inside.Close()
+	// The path is the one below the mount, which is attached nowhere: without links.
+	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(inside.Fd())))
+	if err != nil {
+		return "", err
+	}
+	if len(mount.Lowers) == 1 && mount.Upper == "" {
+		real = strings.TrimPrefix(real, mount.Lowers[0])
+	}
+	return filepath.Join(mount.At, real), nil
+}
+
+// ownerOf is who is to own a mount with the option U: the container's user, by
+// the number that stands on disk.
+func (m *specMaker) ownerOf(w *volume.Mount) (uid, gid int, err error) {
+	user, _, err := resolveUser(m.root, m.c.User, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	if w.Type == volume.TypeVolume || !m.e.shifts(m.c) {
+		return int(user.UID), int(user.GID), nil // a volume's mount translates
+	}
+	u, _ := hostID(m.c.Spaces.UIDs, user.UID)
+	g, _ := hostID(m.c.Spaces.GIDs, user.GID)
+	return int(u), int(g), nil
+}
+
+// idmapMount translates the owners of a mount where the user asked for it, and of
+// a volume as those of the layers are. A directory of the host otherwise stays as
+// it is: its files are not the container's.
+func (m *specMaker) idmapMount(w *volume.Mount, o *specs.Mount) error {
+	switch {
+	case len(w.UIDs) > 0:
+		o.UIDMappings, o.GIDMappings = w.UIDs, w.GIDs
+	case m.e.shifts(m.c) && (w.IDMap || w.Type == volume.TypeVolume):
+		o.UIDMappings, o.GIDMappings = ociMaps(m.c.Spaces.UIDs), ociMaps(m.c.Spaces.GIDs)
+	case w.IDMap && len(m.c.Spaces.UIDs) == 0:
+		return errors.New("idmap: the container has no user namespace: want --userns=auto, or idmap=uids=…;gids=…")
+	default:
+		return nil
+	}
+	if m.e.Rootless {
+		return errors.New("idmap: the kernel translates owners for the host's root only: want the option U")
+	}
+	o.Options = append(o.Options, "idmap")
+	return nil
+}
+
+func devptsMount(w *volume.Mount) specs.Mount {
+	return specs.Mount{Destination: w.Target, Type: "devpts", Source: "devpts",
+		Options: append([]string{"nosuid", "noexec", "newinstance", "ptmxmode=0666"}, w.Options...)}
 }
 
 // subpath is a directory in a volume; no link of the volume leads out of it.
@@ -125,7 +286,7 @@ func subpath(dir, sub string) (string, error) {
 	defer root.Close()
 	f, err := sys.OpenInRoot(root, sub, unix.O_PATH, 0)
 	if err != nil {
-		return "", fmt.Errorf("subpath %s: %w", sub, err)
+		return "", fmt.Errorf("subpath %s: %w", sub, errors.Unwrap(err))
 	}
 	defer f.Close()
 	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
@@ -135,7 +296,7 @@ func subpath(dir, sub string) (string, error) {
 	return real, nil
 }
 
-func tmpfsMount(m volume.Mount) specs.Mount {
+func (maker *specMaker) tmpfsMount(m *volume.Mount) (specs.Mount, error) {
 	o := specs.Mount{Destination: m.Target, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "noexec"}}
 	for _, opt := range m.Options {
 		o.Options = removeOption(o.Options, "no"+opt)
@@ -152,7 +313,12 @@ func tmpfsMount(m volume.Mount) specs.Mount {
 	if m.ReadOnly {
 		o.Options = append(o.Options, "ro")
 	}
-	return o
+	if !m.Chown {
+		return o, nil
+	}
+	user, _, err := resolveUser(maker.root, maker.c.User, nil)
+	o.Options = append(o.Options, fmt.Sprintf("uid=%d", user.UID), fmt.Sprintf("gid=%d", user.GID))
+	return o, err
 }
 
 func removeOption(list []string, o string) []string {

@@ -14,6 +14,8 @@ import (
 	moby "github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/monitor"
 )
 
 // defaultCaps are docker's fourteen.
@@ -46,6 +48,8 @@ type specMaker struct {
 	files map[string]string
 	// mounts are the user's.
 	mounts []specs.Mount
+	// images are what the monitor mounts for some of them.
+	images []monitor.ImageMount
 }
 
 func (m *specMaker) make() (*specs.Spec, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/volume"
 )
 
 // Start starts a container whose lock the caller holds. starter is a monitor
@@ -90,11 +91,14 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 	if err != nil {
 		return monitor.Spec{}, nil, err
 	}
-	if err := e.bundle(ctx, c, root); err != nil {
+	m := &specMaker{e: e, c: c, root: root}
+	if err := e.bundle(ctx, m); err != nil {
 		root.Close()
 		return monitor.Spec{}, nil, err
 	}
-	return e.monitorSpec(c), root, nil
+	spec := e.monitorSpec(c)
+	spec.Images = m.images
+	return spec, root, nil
 }
 
 func (e *Engine) rootFS(c *Config) monitor.RootFS {
@@ -106,9 +110,8 @@ func (e *Engine) rootFS(c *Config) monitor.RootFS {
 
 // bundle writes config.json. It is made anew at each start, so it needs no sync:
 // after a power cut it is not read before it was written again.
-func (e *Engine) bundle(ctx context.Context, c *Config, root *os.File) error {
-	m := &specMaker{e: e, c: c, root: root}
-	var err error
+func (e *Engine) bundle(ctx context.Context, m *specMaker) error {
+	c, root := m.c, m.root
 	if err := e.network(ctx, m); err != nil {
 		return err
 	}
@@ -122,10 +125,9 @@ func (e *Engine) bundle(ctx context.Context, c *Config, root *os.File) error {
 	if plain != root {
 		defer plain.Close()
 	}
-	if m.mounts, err = e.ociMounts(ctx, c, plain); err != nil {
+	if err := m.ociMounts(ctx, plain); err != nil {
 		return err
 	}
-	m.mapVolumes()
 	spec, err := m.make()
 	if err != nil {
 		return err
@@ -231,6 +233,11 @@ func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
 		e.runtime().Delete(ctx, c.ID, true),
 		e.Networks.Teardown(ctx, c.ID),
 	)
+	for _, m := range c.Mounts {
+		if m.Type == volume.TypeVolume {
+			err = errors.Join(err, e.Volumes.Detach(ctx, m.Source, c.ID))
+		}
+	}
 	return errors.Join(err, os.RemoveAll(e.runDir(c.ID)))
 }
 
@@ -282,8 +289,13 @@ func (e *Engine) remove(ctx context.Context, c *Config, volumes bool) error {
 func (e *Engine) removeAnonymous(ctx context.Context, c *Config) error {
 	var errs []error
 	for _, m := range c.Mounts {
-		if m.Anonymous {
-			errs = append(errs, e.Volumes.Remove(ctx, m.Source))
+		if !m.Anonymous {
+			continue
+		}
+		err := e.Volumes.Remove(ctx, m.Source)
+		// Another container may have it by --volumes-from: then it stays.
+		if err != nil && !errors.Is(err, volume.ErrNotFound) && !errors.Is(err, volume.ErrInUse) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

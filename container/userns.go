@@ -439,22 +439,6 @@ func (e *Engine) plainRoot(c *Config, root *os.File) (*os.File, error) {
 	return monitor.Open(monitor.RootFS{Lowers: c.Lowers})
 }
 
-// mapVolumes translates the owners of volumes as those of the layers are. A
-// directory of the host stays as it is: its files are not the container's.
-func (m *specMaker) mapVolumes() {
-	if !m.e.shifts(m.c) {
-		return
-	}
-	for i := range m.mounts {
-		o := &m.mounts[i]
-		of := slices.IndexFunc(m.c.Mounts, func(v volume.Mount) bool { return v.Target == o.Destination && v.Type == volume.TypeVolume })
-		if of >= 0 && o.Type == "bind" {
-			o.Options = append(o.Options, "idmap")
-			o.UIDMappings, o.GIDMappings = ociMaps(m.c.Spaces.UIDs), ociMaps(m.c.Spaces.GIDs)
-		}
-	}
-}
-
 // pingGroups is docker's net.ipv4.ping_group_range: all groups that there are.
 func (m *specMaker) pingGroups() string {
 	last := uint32(1<<31 - 1)

@@ -28,3 +28,10 @@ func WriteTree(ctx context.Context, w io.Writer, root string) error {
 	_, err := layer.WriteDiff(ctx, w, root, nil, layer.DiffOptions{Flat: true})
 	return err
 }
+
+// UnpackTree unpacks an archive, compressed or not, into the empty directory dir,
+// with the care that a layer gets: nothing lands outside.
+func (s *Store) UnpackTree(ctx context.Context, dir string, r io.Reader) error {
+	_, err := layer.Apply(ctx, dir, r, layer.Options{Rootless: s.o.Rootless})
+	return err
+}

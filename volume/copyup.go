@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,10 +15,19 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 )
 
-// CopyUp fills a new, empty volume with what the image has at path, once: owner,
-// mode, times, xattrs and links kept. The content is built beside the volume's
-// directory and renamed, so that a killed copy leaves an empty volume to fill.
-func (s *Store) CopyUp(ctx context.Context, name string, root *os.File, path string) error {
+// Where a copy is while it is made. It is complete when it has its second name;
+// what is in it then moves into the volume, entry by entry, and a killed move is
+// taken up by the next command that uses the volume. The volume's directory
+// itself stays: a container that has it mounted sees what comes.
+const (
+	fillDraft = ".kist-fill.tmp"
+	fillDone  = ".kist-fill"
+)
+
+// CopyUp fills an empty volume, attached at dir, with what the image has at path,
+// once: owners, modes, times, xattrs and hard links are kept. root is the image's
+// root file system; no link of it leads outside.
+func (s *Store) CopyUp(ctx context.Context, name, dir string, root *os.File, path string) error {
 	v, err := s.Get(name)
 	if err != nil || v.Filled {
 		return err
@@ -32,16 +40,37 @@ func (s *Store) CopyUp(ctx context.Context, name string, root *os.File, path str
 	if v, err = s.Get(name); err != nil || v.Filled {
 		return err
 	}
-	if err := s.fill(v, root, path); err != nil {
+	if err := s.fill(v, dir, root, path); err != nil {
 		return fmt.Errorf("fill volume %s from the image: %w", name, err)
 	}
-	v.Filled = true
-	return state.WriteJSON(s.dir(name, recordFile), v)
+	return s.filled(v)
 }
 
-func (s *Store) fill(v *Volume, root *os.File, path string) error {
-	entries, err := os.ReadDir(v.Path)
-	if err != nil || len(entries) > 0 {
+// filled notes that the volume is not to be filled any more. Without the note it
+// would be looked at again, and found not to be empty: it needs no sync, and the
+// content has none either, as after docker's copy.
+func (s *Store) filled(v *Volume) error {
+	v.Filled = true
+	return state.WriteVolatileJSON(s.dir(v.Name, recordFile), v)
+}
+
+// draft is the directory in which a copy for the volume at dir is made: beside
+// it, or in it where the volume is a file system of its own.
+func (s *Store) draft(v *Volume, dir string) string {
+	if dir == s.dir(v.Name, dataDir) {
+		return s.dir(v.Name)
+	}
+	return dir
+}
+
+func (s *Store) fill(v *Volume, dir string, root *os.File, path string) error {
+	beside := s.draft(v, dir)
+	moved, err := finishFill(beside, dir)
+	if err != nil || moved {
+		return err
+	}
+	empty, err := isEmpty(dir)
+	if err != nil || !empty {
 		return err // docker: only an empty volume is filled
 	}
 	source, err := sys.OpenInRoot(root, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -52,23 +81,86 @@ func (s *Store) fill(v *Volume, root *os.File, path string) error {
 		return err
 	}
 	defer source.Close()
-	tmp := s.dir(v.Name, ".tmp-data")
-	if err := os.RemoveAll(tmp); err != nil {
+	draft := filepath.Join(beside, fillDraft)
+	if err := os.RemoveAll(draft); err != nil {
 		return err
 	}
-	// The source is a descriptor, so no link of the image leads the copy astray,
-	// and cp follows none below it.
-	from := "/proc/self/fd/" + strconv.Itoa(3) + "/."
-	cmd := exec.Command("cp", "-a", "--reflink=auto", from, tmp)
-	cmd.ExtraFiles = []*os.File{source}
-	if err := os.Mkdir(tmp, 0o755); err != nil {
+	if err := copyInto(draft, source); err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	if err := os.Rename(draft, filepath.Join(beside, fillDone)); err != nil {
+		return errors.Join(err, os.RemoveAll(draft))
+	}
+	_, err = finishFill(beside, dir)
+	return err
+}
+
+func copyInto(path string, source *os.File) error {
+	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("cp: %w: %s", err, out), os.RemoveAll(tmp))
+	target, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, v.Path, unix.RENAME_EXCHANGE); err != nil {
-		return errors.Join(os.NewSyscallError("renameat2", err), os.RemoveAll(tmp))
+	defer target.Close()
+	return copyTree(source, target)
+}
+
+// isEmpty passes over what a fresh file system holds and over a draft.
+func isEmpty(dir string) (bool, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return false, err
 	}
-	return errors.Join(os.RemoveAll(tmp), state.SyncDir(filepath.Dir(v.Path)))
+	defer d.Close()
+	names, err := d.Readdirnames(4)
+	for _, n := range names {
+		if n != "lost+found" && !strings.HasPrefix(n, fillDone) {
+			return false, nil
+		}
+	}
+	if len(names) == 0 {
+		err = nil // io.EOF
+	}
+	return true, err
+}
+
+// finishFill moves a complete copy into the volume's directory and reports
+// whether there was one.
+func finishFill(beside, dir string) (bool, error) {
+	from, err := os.OpenFile(filepath.Join(beside, fillDone), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer from.Close()
+	to, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, err
+	}
+	defer to.Close()
+	// Moving changes the directory's times: the last step sets them.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return false, err
+	}
+	names, err := from.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range names {
+		err := unix.Renameat2(int(from.Fd()), n, int(to.Fd()), n, unix.RENAME_NOREPLACE)
+		// A container that had the empty volume already may have made the name: its
+		// file stays.
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return false, &os.PathError{Op: "rename", Path: n, Err: err}
+		}
+	}
+	if err := finish(int(from.Fd()), int(to.Fd()), &st); err != nil {
+		return false, err
+	}
+	return true, os.RemoveAll(filepath.Join(beside, fillDone))
 }

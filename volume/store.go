@@ -2,20 +2,27 @@ package volume
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 // What a caller may conclude from an error.
 var (
 	ErrNotFound = errors.New("no such volume")
 	ErrInUse    = errors.New("volume is in use")
+	ErrConflict = errors.New("volume exists otherwise")
 )
 
 // ValidName reports whether s may name a volume.
@@ -28,10 +35,14 @@ type Use struct {
 	Volume string
 }
 
-// Options say who needs which volumes; nil for nobody.
+// Options are what the store is handed of the other domains.
 type Options struct {
 	Rootless bool
-	Uses     func() ([]Use, error)
+	// Uses says who needs which volumes; nil for nobody.
+	Uses func() ([]Use, error)
+	// Unpack and Pack read and write archives, for import and export.
+	Unpack func(ctx context.Context, dir string, r io.Reader) error
+	Pack   func(ctx context.Context, w io.Writer, dir string) error
 }
 
 // A Store is the volumes below one root.
@@ -54,79 +65,177 @@ type Volume struct {
 	Anonymous bool              `json:"anonymous,omitempty"`
 	// Filled says that an image's content was copied in, or is not to be.
 	Filled bool `json:"filled,omitempty"`
-	// Path is the directory that containers see.
+	// UID and GID own a new volume's directory; nil for root.
+	UID *int `json:"uid,omitempty"`
+	GID *int `json:"gid,omitempty"`
+	// Quota is the project by which the file system bounds the size, 0 for none.
+	Quota uint32 `json:"quota,omitempty"`
+	// Path is the directory that containers see; for one that its driver mounts,
+	// the place where it is while it is mounted.
 	Path string `json:"-"`
 }
+
+const (
+	recordFile = "volume.json"
+	dataDir    = "_data"
+)
 
 func (s *Store) dir(elem ...string) string {
 	return filepath.Join(append([]string{s.roots.Data, "volume"}, elem...)...)
 }
 
-func (s *Store) lock(ctx context.Context, name string) (*state.Lock, error) {
-	return state.AcquireLock(ctx, s.dir(".lock", name))
-}
+func (s *Store) lockFile(name string) string { return s.dir(".lock", name) }
 
-const recordFile = "volume.json"
+func (s *Store) lock(ctx context.Context, name string) (*state.Lock, error) {
+	return state.AcquireLock(ctx, s.lockFile(name))
+}
 
 // Get returns the volume name; ErrNotFound.
 func (s *Store) Get(name string) (*Volume, error) {
 	if !ValidName(name) {
-		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
+		return nil, notFound(name)
 	}
-	v := &Volume{Path: s.dir(name, "_data")}
+	v := &Volume{}
 	err := state.ReadJSON(s.dir(name, recordFile), v)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", name, ErrNotFound)
+		return nil, notFound(name)
 	}
+	if v.Name != name && err == nil {
+		return nil, fmt.Errorf("%s: its record names %q", name, v.Name)
+	}
+	v.Path = s.path(v)
 	return v, err
 }
 
-// Ensure returns the volume v.Name, made as v says when it is not there.
+func notFound(name string) error {
+	return ui.Hint(fmt.Errorf("%s: %w", name, ErrNotFound), "kist volume ls")
+}
+
+func (s *Store) path(v *Volume) string {
+	if s.driver(v).mounts(v) {
+		return s.mountDir(v.Name)
+	}
+	if len(v.Options) > 0 {
+		if w, err := readWish(v.Options); err == nil && w.bind {
+			return w.device
+		}
+	}
+	return s.dir(v.Name, dataDir)
+}
+
+// NewName makes up the name of an anonymous volume.
+func NewName() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Ensure returns the volume v.Name, made as v says when it is not there. An
+// empty driver agrees with any; another one than the volume's is ErrConflict.
 func (s *Store) Ensure(ctx context.Context, v Volume) (*Volume, error) {
-	if found, err := s.Get(v.Name); err == nil || !errors.Is(err, ErrNotFound) {
+	if found, err := s.agree(&v); found != nil || err != nil {
 		return found, err
 	}
 	if !ValidName(v.Name) {
-		return nil, fmt.Errorf("volume name %q: want at least two of [a-zA-Z0-9_.-], the first a letter or digit", v.Name)
+		return nil, fmt.Errorf("volume name %q: want two to 128 of [a-zA-Z0-9_.-], the first a letter or digit", v.Name)
 	}
-	if v.Driver != "" && v.Driver != "local" {
-		return nil, fmt.Errorf("volume %s: driver %q: no such driver", v.Name, v.Driver)
+	if v.Driver == "" {
+		v.Driver = localDriver
+	}
+	driver := s.driver(&v)
+	if err := driver.check(ctx, &v); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 	}
 	l, err := s.lock(ctx, v.Name)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Unlock()
-	if found, err := s.Get(v.Name); err == nil {
-		return found, nil
+	if found, err := s.agree(&v); found != nil || err != nil {
+		return found, err
 	}
-	v.Version, v.Driver, v.Created = 1, "local", time.Now().UTC()
-	return s.make(&v)
+	v.Version, v.Created = 1, time.Now().UTC()
+	if err := s.make(ctx, driver, &v); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
+	}
+	v.Path = s.path(&v)
+	return &v, nil
 }
 
-// make builds the volume beside and renames it into place.
-func (s *Store) make(v *Volume) (*Volume, error) {
-	tmp, err := os.MkdirTemp(s.dir(), ".tmp-")
-	if err != nil {
+// agree returns the volume that is there already, if it is what want says.
+func (s *Store) agree(want *Volume) (*Volume, error) {
+	found, err := s.Get(want.Name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, nil
+	case err != nil:
 		return nil, err
+	case want.Driver != "" && want.Driver != found.Driver:
+		return nil, fmt.Errorf("volume %s: %w: its driver is %s, not %s", want.Name, ErrConflict, found.Driver, want.Driver)
+	case len(want.Options) > 0 && !maps.Equal(want.Options, found.Options):
+		return nil, fmt.Errorf("volume %s: %w: its driver options are others", want.Name, ErrConflict)
 	}
-	defer os.RemoveAll(tmp)
-	data := filepath.Join(tmp, "_data")
-	if err := os.Mkdir(data, 0o755); err != nil {
-		return nil, err
+	return found, nil
+}
+
+// make builds the volume beside and renames it into place; the caller holds its
+// lock. A killed one leaves the draft, which the next takes away.
+func (s *Store) make(ctx context.Context, d driver, v *Volume) (err error) {
+	draft := s.dir(".tmp-" + v.Name)
+	if err := os.RemoveAll(draft); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.dir(), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(draft, 0o711); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(draft))
+		}
+	}()
+	if err := makeData(filepath.Join(draft, dataDir), v); err != nil {
+		return err
+	}
+	if err := d.create(ctx, v, filepath.Join(draft, dataDir)); err != nil {
+		return err
+	}
+	if err := state.WriteJSON(filepath.Join(draft, recordFile), v); err != nil {
+		return err
 	}
 	// Mkdir's mode is cut by the umask; a container's user must get in.
-	if err := errors.Join(os.Chmod(data, 0o755), os.Chmod(tmp, 0o711)); err != nil {
-		return nil, err
+	if err := os.Chmod(draft, 0o711); err != nil {
+		return err
 	}
-	if err := state.WriteJSON(filepath.Join(tmp, recordFile), v); err != nil {
-		return nil, err
+	if err := os.Rename(draft, s.dir(v.Name)); err != nil {
+		return err
 	}
-	if err := os.Rename(tmp, s.dir(v.Name)); err != nil {
-		return nil, err
+	return state.SyncDir(s.dir())
+}
+
+func makeData(dir string, v *Volume) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
 	}
-	v.Path = s.dir(v.Name, "_data")
-	return v, state.SyncDir(s.dir())
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	if v.UID == nil && v.GID == nil {
+		return nil
+	}
+	uid, gid := -1, -1
+	if v.UID != nil {
+		uid = *v.UID
+	}
+	if v.GID != nil {
+		gid = *v.GID
+	}
+	if err := os.Chown(dir, uid, gid); err != nil {
+		return ownerError("the volume", uid, gid, err)
+	}
+	return nil
 }
 
 // List returns all volumes, by name.
@@ -138,35 +247,34 @@ func (s *Store) List() ([]*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []*Volume
+	all := make([]*Volume, 0, len(entries))
 	for _, e := range entries {
-		if v, err := s.Get(e.Name()); err == nil {
-			all = append(all, v)
+		if !ValidName(e.Name()) {
+			continue
 		}
+		v, err := s.Get(e.Name())
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
 	}
 	return all, nil
 }
 
-// Remove removes the volume name, unless somebody uses it.
-func (s *Store) Remove(ctx context.Context, name string) error {
-	if _, err := s.Get(name); err != nil {
-		return err
+// uses are the holders of each volume.
+func (s *Store) uses() (map[string][]string, error) {
+	m := map[string][]string{}
+	if s.o.Uses == nil {
+		return m, nil
 	}
-	l, err := s.lock(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer l.Unlock()
-	if s.o.Uses != nil {
-		uses, err := s.o.Uses()
-		if err != nil {
-			return err
-		}
-		for _, u := range uses {
-			if u.Volume == name {
-				return fmt.Errorf("remove %s: %w by %s", name, ErrInUse, u.Holder)
-			}
+	list, err := s.o.Uses()
+	for _, u := range list {
+		if !slices.Contains(m[u.Volume], u.Holder) {
+			m[u.Volume] = append(m[u.Volume], u.Holder)
 		}
 	}
-	return state.Remove(s.dir(name))
+	return m, err
 }

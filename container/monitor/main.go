@@ -167,7 +167,7 @@ func (m *monitor) prepare(files []*os.File) error {
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	if err := m.mountRoot(files[0]); err != nil {
+	if err := errors.Join(m.mountRoot(files[0]), m.mountImages()); err != nil {
 		return err
 	}
 	log, err := openLog(m.Log)

@@ -34,10 +34,29 @@ func (m *monitor) mountRoot(root *os.File) error {
 	return sys.Attach(root, at)
 }
 
-// unmountRoot undoes mountRoot. Its success says that nothing is mounted there.
+// mountImages mounts the other images that the container is to see.
+func (m *monitor) mountImages() error {
+	for _, i := range m.Images {
+		if err := Mount(i.RootFS(m.Rootless), i.At); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmountRoot undoes mountRoot and mountImages. Its success says that nothing is
+// mounted there.
 func (m *monitor) unmountRoot() error {
+	err := unmount(filepath.Join(m.Bundle, "rootfs"))
+	for _, i := range m.Images {
+		err = errors.Join(err, unmount(i.At))
+	}
+	return err
+}
+
+func unmount(path string) error {
 	for {
-		err := unix.Unmount(filepath.Join(m.Bundle, "rootfs"), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		switch {
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 			return nil

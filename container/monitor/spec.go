@@ -47,6 +47,9 @@ type Spec struct {
 	AutoRemove bool `json:"autoRemove,omitempty"`
 	// Sandbox says that network.Serve has work for this container.
 	Sandbox bool `json:"sandbox,omitempty"`
+	// Images are other images' file systems, mounted where only the monitor and
+	// its container see them.
+	Images []ImageMount `json:"images,omitempty"`
 	// PidFile is where PID 1's number is written, "" for nowhere.
 	PidFile string `json:"pidFile,omitempty"`
 }
@@ -65,6 +68,25 @@ type RootFS struct {
 	UserXattr bool
 	// Map is a user namespace by whose mapping owners are translated, or nil.
 	Map *os.File
+}
+
+// An ImageMount is an image that a container has mounted beside its own.
+type ImageMount struct {
+	// Lowers are its layers, top first; Upper and Work take what is written, ""
+	// for a read-only one.
+	Lowers []string `json:"lowers"`
+	Upper  string   `json:"upper,omitempty"`
+	Work   string   `json:"work,omitempty"`
+	// At is an existing directory, of the container's own.
+	At string `json:"at"`
+}
+
+// RootFS is what to mount.
+func (i ImageMount) RootFS(rootless bool) RootFS {
+	if len(i.Lowers) == 1 && i.Upper == "" {
+		return RootFS{Dir: i.Lowers[0]} // overlay wants two
+	}
+	return RootFS{Lowers: i.Lowers, Upper: i.Upper, Work: i.Work, UserXattr: rootless}
 }
 
 // LogConfig is docker's --log-driver and --log-opt.

@@ -15,7 +15,7 @@ import (
 
 // openSources opens what init could not: in a user namespace of its own it is
 // nobody to the host, so a directory above the root file system or above a bind
-// mount's source may be closed to it, and it cannot translate owners; and a mount
+// mount's source may be closed to it, and it cannot translate owners (nor can an init that runs in its own root); and a mount
 // of another container's mount namespace can be copied only from there. The
 // files, detached mounts, go to init, which takes them with take.
 func openSources(spec *specs.Spec, rec *record, m *setup) (files []*os.File, err error) {
@@ -34,7 +34,7 @@ func openSources(spec *specs.Spec, rec *record, m *setup) (files []*os.File, err
 	}
 	for i := range spec.Mounts {
 		mount := &spec.Mounts[i]
-		if !isBind(mount) || !inUser && !ofOther(mount.Source) {
+		if !isBind(mount) || !inUser && !ofOther(mount.Source) && len(mount.UIDMappings) == 0 {
 			continue
 		}
 		f, err := openSource(spec, rec, mount)

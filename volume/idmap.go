@@ -1,0 +1,64 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// idmap reads podman's idmap[=uids=DISK-HOST-N[#…];gids=DISK-HOST-N[#…]]: DISK is
+// the first number on disk, HOST what this host sees through the mount. Without a
+// value the container's user namespace translates.
+func (m *Mount) idmap(s string) error {
+	if m.Type != TypeBind && m.Type != TypeVolume {
+		return fmt.Errorf("idmap is for bind and volume mounts, not for type=%s", m.Type)
+	}
+	m.IDMap = true
+	if s == "" {
+		return nil
+	}
+	for part := range strings.SplitSeq(s, ";") {
+		key, ranges, _ := strings.Cut(part, "=")
+		list, err := idRanges(ranges)
+		if err != nil {
+			return fmt.Errorf("idmap=%s: %w", s, err)
+		}
+		switch key {
+		case "uids":
+			m.UIDs = list
+		case "gids":
+			m.GIDs = list
+		default:
+			return fmt.Errorf("idmap=%s: %q: want uids or gids", s, key)
+		}
+	}
+	if len(m.UIDs) == 0 || len(m.GIDs) == 0 {
+		return fmt.Errorf("idmap=%s: want both uids= and gids=", s)
+	}
+	return nil
+}
+
+func idRanges(s string) ([]specs.LinuxIDMapping, error) {
+	var list []specs.LinuxIDMapping
+	for r := range strings.SplitSeq(s, "#") {
+		var n [3]uint64
+		parts := strings.Split(r, "-")
+		if len(parts) != 3 {
+			return nil, fmt.Errorf("%q: want DISK-HOST-LENGTH", r)
+		}
+		for i, p := range parts {
+			var err error
+			if n[i], err = strconv.ParseUint(p, 10, 32); err != nil {
+				return nil, fmt.Errorf("%q: not a number", p)
+			}
+		}
+		if n[2] == 0 || n[0]+n[2] > 1<<32 || n[1]+n[2] > 1<<32 {
+			return nil, errors.New("a range is empty or ends beyond 4294967295")
+		}
+		list = append(list, specs.LinuxIDMapping{ContainerID: uint32(n[0]), HostID: uint32(n[1]), Size: uint32(n[2])})
+	}
+	return list, nil
+}

@@ -1,0 +1,123 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/ui"
+)
+
+// ownerError words why an owner cannot be set: in a user namespace an id without
+// a mapping is EINVAL, and EPERM means that the file is another user's.
+func ownerError(path string, uid, gid int, err error) error {
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
+		return &os.PathError{Op: "chown", Path: path, Err: err}
+	}
+	caller := outsideUID()
+	if path != "" {
+		path = " " + path
+	}
+	text := fmt.Errorf("give%s to uid %d, gid %d: not possible for uid %d: %w", path, uid, gid, caller, err)
+	return ui.Hint(text, "an id needs a range of yours in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER), and a file must be owned by one of them")
+}
+
+// outsideUID is the caller's uid outside this user namespace.
+func outsideUID() int {
+	var inside, outside, size int
+	data, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return os.Geteuid()
+	}
+	for line := range strings.Lines(string(data)) {
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err == nil && inside == 0 && os.Geteuid() == 0 {
+			return outside
+		}
+	}
+	return os.Geteuid()
+}
+
+// Chown gives path and all that is in it to uid and gid, as the option U asks.
+// No link is followed and no mount is crossed; what has the owner already is
+// left alone.
+func Chown(path string, uid, gid int) error {
+	var top unix.Stat_t
+	if err := unix.Lstat(path, &top); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, unix.ENOTDIR) {
+		return chownOne(unix.AT_FDCWD, path, path, uid, gid, &top)
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return chownDir(dir, path, uid, gid)
+}
+
+func chownDir(dir *os.File, path string, uid, gid int) error {
+	var here unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &here); err != nil {
+		return err
+	}
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := chownEntry(dir, e, filepath.Join(path, e.Name()), uid, gid, uint64(here.Dev)); err != nil {
+			return err
+		}
+	}
+	if int(here.Uid) == uid && int(here.Gid) == gid {
+		return nil
+	}
+	if err := unix.Fchown(int(dir.Fd()), uid, gid); err != nil {
+		return ownerError(path, uid, gid, err)
+	}
+	return nil
+}
+
+func chownEntry(dir *os.File, e fs.DirEntry, path string, uid, gid int, dev uint64) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), e.Name(), &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if uint64(st.Dev) != dev {
+		return nil
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return chownOne(int(dir.Fd()), e.Name(), path, uid, gid, &st)
+	}
+	sub, err := openAt(dir, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer sub.Close()
+	return chownDir(sub, path, uid, gid)
+}
+
+func chownOne(dir int, name, path string, uid, gid int, st *unix.Stat_t) error {
+	if int(st.Uid) == uid && int(st.Gid) == gid {
+		return nil
+	}
+	if err := unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return ownerError(path, uid, gid, err)
+	}
+	return nil
+}
