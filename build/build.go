@@ -78,6 +78,9 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 	if err := all[0].plan.file.LintError(); err != nil {
 		return res, err
 	}
+	for _, j := range all {
+		res.Fresh = res.Fresh || j.fresh.Load()
+	}
 	res.Unused = all[0].plan.unused()
 	if err := b.result(ctx, req, res); err != nil {
 		return res, err

@@ -32,6 +32,7 @@ type Cmd struct {
 	NoCacheFor   []string `name:"no-cache-filter" help:"Build every step of these stages." placeholder:"STAGE"`
 	CacheFrom    []string `sep:"none" help:"Take steps from type=local,src=DIR or type=registry,ref=REF." placeholder:"PLACE"`
 	CacheTo      []string `sep:"none" help:"Write steps to type=local,dest=DIR or type=registry,ref=REF." placeholder:"PLACE"`
+	CacheLimit   string   `env:"KIST_BUILD_CACHE" help:"Size that the cache keeps to, least recently used steps go first. Default: a tenth of the disk." placeholder:"SIZE"`
 	Output       []string `short:"o" sep:"none" help:"What becomes of the result: type=image|docker|oci|local|tar|registry,dest=PATH; a bare path is local, - a tar on standard output." placeholder:"SPEC"`
 	Push         bool     `help:"Push the result under its names."`
 	Load         bool     `help:"Store the result; the default."`
@@ -70,6 +71,10 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if c.Call != callBuild {
 		return c.call(ctx, b, req, out)
 	}
+	limit, err := size("--cache-limit", c.CacheLimit)
+	if err != nil {
+		return err
+	}
 	outputs, err := c.outputs()
 	if err != nil {
 		return err
@@ -106,6 +111,12 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	}
 	leave()
 	leave = func() {}
+	if !res.Fresh {
+		return nil
+	}
+	if limit > 0 {
+		b.o.CacheLimit = limit
+	}
 	return b.Trim(ctx)
 }
 

@@ -63,6 +63,8 @@ type Result struct {
 	Images []Built
 	// Warnings are the linter's.
 	Warnings []Warning
+	// Fresh says that a step was done, and not all came from the cache.
+	Fresh bool
 	// Unused are the build arguments that no ARG names.
 	Unused []string
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -31,6 +32,8 @@ type job struct {
 	// used are the records of the steps, imports those of --cache-from.
 	used    []*Record
 	imports []*cacheImport
+	// fresh says that a step was done.
+	fresh atomic.Bool
 	// runDir is where the runtime keeps its records; networks are those that no
 	// step uses just now.
 	runDir   string

@@ -167,6 +167,7 @@ func (r *stageRun) do(ctx context.Context, key string, st *step, l *line) (*Reco
 		return nil, context.Cause(ctx)
 	}
 	l.begin()
+	r.job.fresh.Store(true)
 	dir, remove, err := r.job.b.scratch()
 	if err != nil {
 		return nil, err
