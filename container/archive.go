@@ -13,18 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/internal/sys"
 )
-
-// openRootFS opens what the container sees as "/": of its running process, or of
-// a mount that nobody else sees.
-func (e *Engine) openRootFS(c *Config) (*os.File, error) {
-	if e.Status(c.ID).Live() {
-		return os.OpenFile(fmt.Sprintf("/proc/%d/root", e.process(c.ID).Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	}
-	return monitor.Open(e.rootFS(c))
-}
 
 // rootAt opens a directory, given as a descriptor, as a root that no link leads
 // out of.
@@ -37,9 +27,20 @@ func rootAt(dir *os.File) (*os.Root, error) {
 func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string) error {
 	t := tar.NewWriter(w)
 	links := map[[2]uint64]string{}
+	// Not left to WalkDir, which follows a link that it begins with.
+	if info, err := root.Lstat(base); err != nil || !info.IsDir() {
+		if err == nil {
+			err = packEntry(t, root, base, name, links)
+		}
+		return closed(t, err)
+	}
+	skip := kernelView(root)
 	err := fs.WalkDir(root.FS(), base, func(p string, d fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
+		}
+		if errors.Is(err, fs.ErrNotExist) && p != base {
+			return nil // a running container removed it meanwhile
 		}
 		if err != nil {
 			return err
@@ -48,9 +49,45 @@ func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string) er
 		if base == "." {
 			inside = path.Join(name, p)
 		}
-		return packEntry(t, root, p, inside, links)
+		err = packEntry(t, root, p, inside, links)
+		if errors.Is(err, fs.ErrNotExist) && p != base {
+			return nil
+		}
+		if err == nil && d.IsDir() && p != base && skip(p) {
+			return fs.SkipDir
+		}
+		return err
 	})
-	return errors.Join(err, t.Close())
+	return closed(t, err)
+}
+
+// closed ends an archive unless it is a broken one, which must not look whole.
+func closed(t *tar.Writer, err error) error {
+	if err != nil {
+		return err
+	}
+	return t.Close()
+}
+
+// kernelView returns a function that tells the directories where the kernel shows
+// itself as files: they are nothing to copy.
+func kernelView(root *os.Root) func(dir string) bool {
+	return func(dir string) bool {
+		f, err := root.Open(dir)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		var st unix.Statfs_t
+		if unix.Fstatfs(int(f.Fd()), &st) != nil {
+			return false
+		}
+		switch st.Type {
+		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC:
+			return true
+		}
+		return false
+	}
 }
 
 func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64]string) error {

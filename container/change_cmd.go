@@ -17,12 +17,17 @@ import (
 
 // DiffCmd is `kist diff`.
 type DiffCmd struct {
-	Container string `arg:"" help:"Container."`
+	latestFlag `embed:""`
+	Format     string `help:"Format by a template, or json." placeholder:"TEMPLATE"`
+	Container  string `arg:"" optional:"" help:"Container."`
 }
+
+// diffRow is a row as podman's templates know it.
+type diffRow struct{ Path, Kind string }
 
 // Run lists what the container changed in its root file system.
 func (c *DiffCmd) Run(e *Engine, out *ui.Output) error {
-	ct, err := e.Lookup(c.Container)
+	ct, err := e.one(c.Container, c.Latest)
 	if err != nil {
 		return fmt.Errorf("diff %s: %w", c.Container, err)
 	}
@@ -33,10 +38,15 @@ func (c *DiffCmd) Run(e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("diff %s: %w", c.Container, err)
 	}
-	for _, ch := range changes {
-		out.Printf("%s %s\n", ch.Kind, ui.Escape(ch.Path))
+	var rows []any
+	for _, ch := range withoutMountPoints(changes) {
+		rows = append(rows, diffRow{ui.Escape(ch.Path), string(ch.Kind)})
 	}
-	return nil
+	format := c.Format
+	if format == "" {
+		format = "{{.Kind}} {{.Path}}"
+	}
+	return ui.Table{}.Write(out.Out, format, false, rows)
 }
 
 // ExportCmd is `kist export`.
@@ -62,12 +72,13 @@ func (c *ExportCmd) Run(ctx context.Context, e *Engine, out *ui.Output) (err err
 	} else if ui.IsTerminal(out.Out) {
 		return ui.Hint(errors.New("export: refusing to write an archive to a terminal"), "kist export -o FILE %s", c.Container)
 	}
-	root, err := e.openRootFS(ct)
+	root, err := e.openOwnFiles(ct)
 	if err != nil {
 		return fmt.Errorf("export %s: %w", c.Container, err)
 	}
 	defer root.Close()
-	if err := image.WriteTree(ctx, w, fmt.Sprintf("/proc/self/fd/%d", root.Fd())); err != nil {
+	// The dot makes the last step a directory, where no link is followed.
+	if err := image.WriteTree(ctx, w, fmt.Sprintf("/proc/self/fd/%d/.", root.Fd())); err != nil {
 		return fmt.Errorf("export %s: %w", c.Container, err)
 	}
 	e.event(ct, "export", nil)
@@ -80,6 +91,8 @@ type CommitCmd struct {
 	Change    []string `short:"c" sep:"none" help:"Apply a Dockerfile instruction." placeholder:"INSTRUCTION"`
 	Message   string   `short:"m" help:"Message in the image's history." placeholder:"TEXT"`
 	Pause     bool     `short:"p" negatable:"" default:"true" help:"Pause the container meanwhile."`
+	Quiet     bool     `short:"q" help:"Say nothing but the ID; so it does anyway." hidden:""`
+	Iidfile   string   `help:"Write the image's ID to a file." placeholder:"FILE"`
 	Container string   `arg:"" help:"Container."`
 	Image     string   `arg:"" optional:"" help:"Name of the image."`
 }
@@ -97,7 +110,12 @@ func (c *CommitCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", c.Container, err)
 	}
-	e.event(ct, "commit", map[string]string{"imageID": img.ID})
+	e.event(ct, "commit", map[string]string{"imageID": img.ID, "imageRef": c.Image})
+	if c.Iidfile != "" {
+		if err := os.WriteFile(c.Iidfile, []byte(img.ID), 0o644); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+	}
 	out.Print(img.ID)
 	return nil
 }
@@ -119,9 +137,15 @@ func (c *CommitCmd) commit(ctx context.Context, e *Engine, ct *Config) (*image.I
 	if err != nil {
 		return nil, err
 	}
+	whole, diff := io.Pipe()
+	go func() {
+		diff.CloseWithError(e.Images.WriteDiff(ctx, diff, e.dataDir(ct.ID, upperDir), ct.Lowers))
+	}()
 	r, w := io.Pipe()
 	go func() {
-		w.CloseWithError(e.Images.WriteDiff(ctx, w, e.dataDir(ct.ID, upperDir), ct.Lowers))
+		err := copyWithoutMountPoints(w, whole)
+		whole.CloseWithError(err)
+		w.CloseWithError(err)
 	}()
 	parent := ""
 	if chain := base.ChainIDs(); len(chain) > 0 {

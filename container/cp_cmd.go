@@ -37,9 +37,15 @@ type side struct {
 	// trailing says that the path ends with a slash: it must be a directory.
 	trailing bool
 	// contents says that it ends with /.: what is in it, not it.
-	contents  bool
-	container bool
+	contents bool
+	// of is the container, nil for the host.
+	of *Config
+	// below is where root is mounted in the container.
+	below string
 }
+
+// arg is the path as the user knows it.
+func (s *side) arg() string { return path.Join(s.below, s.path) }
 
 // Run copies.
 func (c *CpCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
@@ -59,19 +65,26 @@ func (c *CpCmd) copy(ctx context.Context, e *Engine, out *ui.Output) error {
 		return err
 	}
 	switch {
-	case from != nil && to != nil && !from.container && !to.container, from == nil && to == nil:
+	case from != nil && to != nil && from.of == nil && to.of == nil, from == nil && to == nil:
 		return errors.New("one of the two must be in a container: CONTAINER:PATH")
 	case to == nil && ui.IsTerminal(out.Out):
 		return errors.New("refusing to write an archive to a terminal")
 	}
+	if to != nil && to.of != nil && to.of.Security.ReadOnly && to.below == "" && !e.Status(to.of.ID).Live() {
+		return fmt.Errorf("%s: the root file system is read-only", to.arg())
+	}
+	if from == nil {
+		return to.receiveStream(ctx, e, out.In, c)
+	}
 	r, w := io.Pipe()
 	done := make(chan error, 1)
-	if from == nil {
-		return to.receiveStream(ctx, out.In, c)
+	source, err := from.stat(c)
+	if err != nil {
+		return err
 	}
 	name, dir := "", (*os.File)(nil)
 	if to != nil {
-		if name, dir, err = to.place(from, c); err != nil {
+		if name, dir, err = to.place(from, source); err != nil {
 			return err
 		}
 		defer dir.Close()
@@ -86,22 +99,45 @@ func (c *CpCmd) copy(ctx context.Context, e *Engine, out *ui.Output) error {
 		w.CloseWithError(err)
 		done <- err
 	}()
+	count := &counter{r: r}
 	if to == nil {
-		_, err = io.Copy(out.Out, r)
+		_, err = io.Copy(out.Out, count)
 	} else {
-		err = receive(ctx, r, dir, c.options(to))
+		// docker: into a container the files are root's, out of it the caller's,
+		// unless -a keeps the owners.
+		err = receive(ctx, count, dir, unpackOptions{Owner: c.Archive, Replace: c.Overwrite})
 	}
 	r.CloseWithError(err)
-	if sent := <-done; sent != nil {
+	if sent := <-done; sent != nil && !errors.Is(sent, err) {
 		return sent
+	}
+	if err == nil {
+		from.tell(e, "archive-path")
+		to.tell(e, "extract-to-dir")
+		if to != nil && !c.Quiet && ui.IsTerminal(out.Err) {
+			out.Notef("Successfully copied %s to %s", ui.Size(count.n), c.Dest)
+		}
 	}
 	return err
 }
 
-func (c *CpCmd) options(to *side) unpackOptions {
-	// docker: into a container the files are root's, out of it the caller's,
-	// unless -a keeps the owners.
-	return unpackOptions{Owner: c.Archive, Replace: c.Overwrite}
+// tell notes what was done to the side's container.
+func (s *side) tell(e *Engine, action string) {
+	if s != nil && s.of != nil {
+		e.event(s.of, action, map[string]string{"path": s.arg()})
+	}
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // side reads an argument. A name with a slash or a dot in front of the colon is
@@ -117,10 +153,17 @@ func (c *CpCmd) side(e *Engine, arg string) (*side, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if s.root, err = e.openRootFS(ct); err != nil {
+		s.of, s.path = ct, path.Clean("/"+p)
+		m, rest, found := ct.mountedAt(s.path)
+		if found && !e.Status(ct.ID).Live() {
+			s.path, s.below = rest, m.Target
+			s.root, err = e.openMount(m)
+		} else {
+			s.root, err = e.openRootFS(ct)
+		}
+		if err != nil {
 			return nil, err
 		}
-		s.path, s.container = "/"+p, true
 	} else {
 		abs, err := filepath.Abs(arg)
 		if err != nil {
@@ -140,14 +183,14 @@ func (c *CpCmd) side(e *Engine, arg string) (*side, error) {
 
 // place decides, as docker does, the directory to unpack in and the name that
 // the source gets there.
-func (to *side) place(from *side, c *CpCmd) (name string, dir *os.File, err error) {
-	source, err := statInRoot(from.root, from.path, c.FollowLink || from.trailing)
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", from.path, plain(err))
-	}
+func (to *side) place(from *side, source fs.FileInfo) (name string, dir *os.File, err error) {
 	base := path.Base(from.path)
 	if from.path == "/" {
 		base = "."
+	}
+	// What is copied onto a link goes to where it leads, inside the root.
+	if real, err := to.resolve(); err == nil {
+		to.path = real
 	}
 	target, err := statInRoot(to.root, to.path, true)
 	switch {
@@ -158,19 +201,31 @@ func (to *side) place(from *side, c *CpCmd) (name string, dir *os.File, err erro
 		dir, err = to.openDir(to.path)
 		return base, dir, err
 	case err == nil && source.IsDir():
-		return "", nil, fmt.Errorf("%s: cannot copy a directory onto a file", to.path)
+		return "", nil, fmt.Errorf("%s: cannot copy a directory onto a file", to.arg())
 	case err == nil && to.trailing:
-		return "", nil, fmt.Errorf("%s: not a directory", to.path)
+		return "", nil, fmt.Errorf("%s: not a directory", to.arg())
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", nil, fmt.Errorf("%s: %w", to.path, plain(err))
+		return "", nil, fmt.Errorf("%s: %w", to.arg(), plain(err))
 	case err != nil && to.trailing && !source.IsDir():
-		return "", nil, fmt.Errorf("%s: no such directory", to.path)
+		return "", nil, fmt.Errorf("%s: no such directory", to.arg())
 	}
 	dir, err = to.openDir(path.Dir(to.path))
 	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path.Dir(to.path), plain(err))
+		return "", nil, fmt.Errorf("%s: %w", path.Dir(to.arg()), plain(err))
 	}
 	return path.Base(to.path), dir, nil
+}
+
+// stat looks at the source.
+func (s *side) stat(c *CpCmd) (fs.FileInfo, error) {
+	info, err := statInRoot(s.root, s.path, c.FollowLink || s.trailing)
+	if err == nil && s.trailing && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.arg(), plain(err))
+	}
+	return info, nil
 }
 
 func (s *side) openDir(p string) (*os.File, error) {
@@ -233,8 +288,11 @@ func (s *side) send(ctx context.Context, w io.Writer, name string, c *CpCmd) err
 // resolve follows the links of the path, one at a time, inside the root.
 func (s *side) resolve() (string, error) {
 	p := s.path
-	for range 40 {
+	for hop := range 40 {
 		f, err := sys.OpenInRoot(s.root, p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+		if err != nil && hop > 0 && errors.Is(err, fs.ErrNotExist) {
+			return p, nil // a link to what is not there yet
+		}
 		if err != nil {
 			return "", err
 		}
@@ -263,11 +321,15 @@ func receive(ctx context.Context, r io.Reader, dir *os.File, o unpackOptions) er
 }
 
 // receiveStream unpacks standard input into a directory of the container.
-func (to *side) receiveStream(ctx context.Context, in io.Reader, c *CpCmd) error {
+func (to *side) receiveStream(ctx context.Context, e *Engine, in io.Reader, c *CpCmd) error {
 	dir, err := to.openDir(to.path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", to.path, plain(err))
+		return fmt.Errorf("%s: %w", to.arg(), plain(err))
 	}
 	defer dir.Close()
-	return receive(ctx, in, dir, unpackOptions{Owner: true, Replace: c.Overwrite})
+	err = receive(ctx, in, dir, unpackOptions{Owner: true, Replace: c.Overwrite})
+	if err == nil {
+		to.tell(e, "extract-to-dir")
+	}
+	return err
 }

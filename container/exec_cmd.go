@@ -83,7 +83,7 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	}
 	x := &execSession{c: c, out: out, keys: keys}
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
-		return e.explain(ct, fmt.Errorf("exec %s: %w", argv[0], err))
+		return fmt.Errorf("exec %s: %w", argv[0], e.explain(ct, err))
 	}
 	e.event(ct, "exec_start: "+strings.Join(proc.Args, " "), nil)
 	if c.Detach {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,11 +48,15 @@ func together(out *ui.Output, errs []error) error {
 
 // StartCmd is `kist start`.
 type StartCmd struct {
+	choice      `embed:""`
+	latestFlag  `embed:""`
 	Attach      bool     `short:"a" help:"Attach to its output, and pass signals on."`
 	Interactive bool     `short:"i" help:"Attach to its standard input."`
 	DetachKeys  string   `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
 	SigProxy    bool     `negatable:"" default:"true" help:"With -a, pass signals on."`
-	Containers  []string `arg:"" name:"container" help:"Containers to start."`
+	All         bool     `help:"All containers that do not run."`
+	Checkpoint  string   `hidden:""`
+	Containers  []string `arg:"" optional:"" name:"container" help:"Containers to start."`
 }
 
 // HandlesSignals says that signals are for the container.
@@ -59,18 +64,26 @@ func (c *StartCmd) HandlesSignals() {}
 
 // Validate refuses flags that contradict each other.
 func (c *StartCmd) Validate() error {
-	if (c.Attach || c.Interactive) && len(c.Containers) > 1 {
+	switch {
+	case (c.Attach || c.Interactive) && (len(c.Containers) > 1 || c.All || len(c.Filter) > 0):
 		return errors.New("start -a and -i take one container")
+	case c.Checkpoint != "":
+		return errors.New("--checkpoint: kist does not restore checkpoints")
 	}
 	return nil
 }
 
 // Run starts containers.
 func (c *StartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, func(s Status) bool { return !s.Busy() })
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
 	if c.Attach || c.Interactive {
+		c.Containers = names
 		return c.attached(ctx, e, out)
 	}
-	return each(e, out, "start", c.Containers, func(ct *Config) error {
+	return each(e, out, "start", names, func(ct *Config) error {
 		lock, err := e.lock(ctx, ct.ID)
 		if err != nil {
 			return err
@@ -118,10 +131,11 @@ func (c *StartCmd) attached(ctx context.Context, e *Engine, out *ui.Output) erro
 
 // AttachCmd is `kist attach`.
 type AttachCmd struct {
+	latestFlag `embed:""`
 	DetachKeys string `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
 	NoStdin    bool   `help:"Do not attach to standard input."`
 	SigProxy   bool   `negatable:"" default:"true" help:"Pass signals on."`
-	Container  string `arg:"" help:"Container."`
+	Container  string `arg:"" optional:"" help:"Container."`
 }
 
 // HandlesSignals says that signals are for the container.
@@ -129,9 +143,20 @@ func (c *AttachCmd) HandlesSignals() {}
 
 // Run connects this command's streams to a running container's.
 func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	if c.Container == "" && c.Latest {
+		if names, err := e.latest(); err == nil {
+			c.Container = names[0]
+		}
+	}
+	if c.Container == "" {
+		return errors.New("attach: no container is given")
+	}
 	ct, err := e.running("attach", c.Container)
 	if err != nil {
 		return err
+	}
+	if e.Status(ct.ID).Word == StatusPaused {
+		return ui.Hint(fmt.Errorf("attach %s: container is paused", c.Container), "kist unpause %s", c.Container)
 	}
 	keys, err := detachKeys(c.DetachKeys)
 	if err != nil {
@@ -316,8 +341,10 @@ func (e *Engine) reconcile(ctx context.Context, c *Config) error {
 
 // StopCmd is `kist stop`.
 type StopCmd struct {
+	choice     `embed:""`
+	latestFlag `embed:""`
 	Signal     string   `short:"s" help:"Signal to send instead of the container's own." placeholder:"SIGNAL"`
-	Time       *int     `short:"t" aliases:"timeout" help:"Seconds to wait before SIGKILL (10); -1 waits for ever." placeholder:"SECONDS"`
+	Timeout    *int     `short:"t" aliases:"time" help:"Seconds to wait before SIGKILL (10); -1 waits for ever." placeholder:"SECONDS"`
 	All        bool     `short:"a" help:"Stop all running containers."`
 	Ignore     bool     `short:"i" help:"A container that is not there is no error."`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers to stop."`
@@ -325,7 +352,7 @@ type StopCmd struct {
 
 // Run stops containers, all at the same time.
 func (c *StopCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
-	names, err := e.names(c.Containers, c.All, func(s Status) bool { return s.Busy() })
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, Status.Busy)
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -343,38 +370,14 @@ func (c *StopCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			}
 			ct.StopSignal = c.Signal
 		}
-		if c.Time != nil {
-			ct.StopTimeoutSec = c.Time
+		if c.Timeout != nil {
+			ct.StopTimeoutSec = c.Timeout
 		}
 		if err := e.Stop(ctx, ct, ct.StopTimeout()); err != nil {
 			return fmt.Errorf("stop %s: %w", name, err)
 		}
 		return nil
 	})
-}
-
-// names are those given, or with all those of the containers that match.
-func (e *Engine) names(given []string, all bool, match func(Status) bool) ([]string, error) {
-	if len(given) > 0 && all {
-		return nil, errors.New("--all and names contradict each other")
-	}
-	if !all {
-		if len(given) == 0 {
-			return nil, errors.New("no container is given")
-		}
-		return given, nil
-	}
-	list, err := e.all()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, c := range list {
-		if match(e.Status(c.ID)) {
-			names = append(names, shortID(c.ID))
-		}
-	}
-	return names, nil
 }
 
 // atOnce does f to all names at the same time and prints those that worked, in
@@ -403,19 +406,34 @@ func atOnce(out *ui.Output, names []string, f func(name string) error) error {
 
 // RestartCmd is `kist restart`.
 type RestartCmd struct {
+	choice     `embed:""`
+	latestFlag `embed:""`
 	Signal     string   `short:"s" help:"Signal to send instead of the container's own." placeholder:"SIGNAL"`
-	Time       *int     `short:"t" aliases:"timeout" help:"Seconds to wait before SIGKILL (10)." placeholder:"SECONDS"`
-	Containers []string `arg:"" name:"container" help:"Containers to restart."`
+	Timeout    *int     `short:"t" aliases:"time" help:"Seconds to wait before SIGKILL (10); -1 waits for ever." placeholder:"SECONDS"`
+	All        bool     `short:"a" help:"All containers."`
+	Running    bool     `help:"All that run."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers to restart."`
 }
 
 // Run stops and starts containers.
 func (c *RestartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
-	return each(e, out, "restart", c.Containers, func(ct *Config) error {
+	match := Status.Busy
+	if c.All {
+		match = nil
+	}
+	names, err := e.choose(c.Containers, c.All || c.Running, c.Latest, c.choice, match)
+	if err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	return each(e, out, "restart", names, func(ct *Config) error {
 		stopped := *ct
-		if c.Time != nil {
-			stopped.StopTimeoutSec = c.Time
+		if c.Timeout != nil {
+			stopped.StopTimeoutSec = c.Timeout
 		}
 		if c.Signal != "" {
+			if _, err := parseSignal(c.Signal); err != nil {
+				return fmt.Errorf("--signal %s: %w", c.Signal, err)
+			}
 			stopped.StopSignal = c.Signal
 		}
 		if err := e.Stop(ctx, &stopped, stopped.StopTimeout()); err != nil {
@@ -436,6 +454,8 @@ func (c *RestartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 
 // KillCmd is `kist kill`.
 type KillCmd struct {
+	choice     `embed:""`
+	latestFlag `embed:""`
 	Signal     string   `short:"s" default:"KILL" help:"Signal to send." placeholder:"SIGNAL"`
 	All        bool     `short:"a" help:"All running containers."`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers to signal."`
@@ -447,7 +467,7 @@ func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("kill: --signal %s: %w", c.Signal, err)
 	}
-	names, err := e.names(c.Containers, c.All, Status.Live)
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, Status.Live)
 	if err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}
@@ -457,6 +477,9 @@ func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		}
 		if sig == unix.SIGKILL {
 			e.noRestart(ct.ID)
+		}
+		if sig == unix.SIGKILL {
+			e.thaw(ct)
 		}
 		if err := e.signal(ct.ID, sig); err != nil {
 			return err
@@ -471,9 +494,13 @@ func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 
 // RmCmd is `kist rm`.
 type RmCmd struct {
+	choice     `embed:""`
 	Force      bool     `short:"f" help:"Kill what runs; a container that is not there is no error."`
 	Volumes    bool     `short:"v" help:"Remove its anonymous volumes too."`
 	All        bool     `short:"a" help:"All containers."`
+	Latest     bool     `help:"The container that was created last."`
+	Ignore     bool     `short:"i" help:"A container that is not there is no error."`
+	Depend     bool     `help:"Remove those that share its namespaces too."`
 	Link       bool     `short:"l" hidden:""`
 	Time       *int     `short:"t" help:"With -f, seconds to wait before SIGKILL (0)." placeholder:"SECONDS"`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers to remove."`
@@ -481,7 +508,13 @@ type RmCmd struct {
 
 // Run removes containers.
 func (c *RmCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
-	names, err := e.names(c.Containers, c.All, func(Status) bool { return true })
+	if c.Link {
+		return errors.New("rm --link: kist has no links; containers of one network find each other by name")
+	}
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, nil)
+	if err == nil && c.Depend {
+		names, err = e.withDependants(names)
+	}
 	if err != nil {
 		return fmt.Errorf("rm: %w", err)
 	}
@@ -495,7 +528,7 @@ func (c *RmCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 
 func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 	ct, err := e.Lookup(name)
-	if errors.Is(err, ErrNotFound) && c.Force {
+	if errors.Is(err, ErrNotFound) && (c.Force || c.Ignore) {
 		return nil
 	}
 	if err != nil {
@@ -509,6 +542,7 @@ func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 		if c.Time != nil && *c.Time > 0 {
 			err = e.Stop(ctx, ct, time.Duration(*c.Time)*time.Second)
 		} else {
+			e.thaw(ct)
 			e.signal(ct.ID, unix.SIGKILL)
 			err = e.settled(ctx, ct)
 		}
@@ -594,6 +628,47 @@ func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
 			return 0, ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// withDependants adds the containers that share a namespace of those named, and
+// puts them first.
+func (e *Engine) withDependants(names []string) ([]string, error) {
+	list, err := e.all()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, name := range names {
+		c, err := e.Lookup(name)
+		if err != nil {
+			all = append(all, name) // for rm to tell
+			continue
+		}
+		for _, o := range list {
+			if o.joins(c) {
+				all = append(all, o.Name)
+			}
+		}
+		all = append(all, name)
+	}
+	return all, nil
+}
+
+// joins reports whether c lives in a namespace of o's.
+func (c *Config) joins(o *Config) bool {
+	for _, mode := range []string{c.Network.Mode, c.Spaces.IPC, c.Spaces.PID, c.Spaces.UTS, c.Spaces.User} {
+		if other, ok := strings.CutPrefix(mode, "container:"); ok && (other == o.Name || strings.HasPrefix(o.ID, other)) {
+			return true
+		}
+	}
+	return false
+}
+
+// thaw lets what is paused go on, so that a signal reaches it.
+func (e *Engine) thaw(c *Config) {
+	if e.Status(c.ID).Word == StatusPaused {
+		e.unpause(c)
 	}
 }
 

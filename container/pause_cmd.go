@@ -11,12 +11,24 @@ import (
 
 // PauseCmd is `kist pause`.
 type PauseCmd struct {
-	Containers []string `arg:"" name:"container" help:"Containers."`
+	choice     `embed:""`
+	latestFlag `embed:""`
+	All        bool     `short:"a" help:"All that it applies to."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
 // Run stops all processes of containers where they are.
-func (c *PauseCmd) Run(e *Engine, out *ui.Output) error {
-	return each(e, out, "pause", c.Containers, func(ct *Config) error {
+func (c *PauseCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, func(s Status) bool { return s.Word == StatusRunning })
+	if err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	return each(e, out, "pause", names, func(ct *Config) error {
+		lock, err := e.lock(ctx, ct.ID)
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock()
 		switch st := e.Status(ct.ID); {
 		case st.Word == StatusPaused:
 			return errors.New("container is paused already")
@@ -31,22 +43,39 @@ func (c *PauseCmd) Run(e *Engine, out *ui.Output) error {
 	})
 }
 
-// pause freezes the container, then notes it: a note without ice would be a lie.
+// pause notes that the container is to be frozen, then freezes it. Status asks the
+// kernel of what has the note.
 func (e *Engine) pause(c *Config) error {
-	if err := e.runtime().Pause(c.ID); err != nil {
+	note := e.runDir(c.ID, pausedFile)
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(e.runDir(c.ID, pausedFile), nil, 0o600)
+	if err := e.runtime().Pause(c.ID); err != nil {
+		return errors.Join(err, os.Remove(note))
+	}
+	return nil
 }
 
 // UnpauseCmd is `kist unpause`.
 type UnpauseCmd struct {
-	Containers []string `arg:"" name:"container" help:"Containers."`
+	choice     `embed:""`
+	latestFlag `embed:""`
+	All        bool     `short:"a" help:"All that it applies to."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
 // Run lets paused containers go on.
-func (c *UnpauseCmd) Run(e *Engine, out *ui.Output) error {
-	return each(e, out, "unpause", c.Containers, func(ct *Config) error {
+func (c *UnpauseCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, func(s Status) bool { return s.Word == StatusPaused })
+	if err != nil {
+		return fmt.Errorf("unpause: %w", err)
+	}
+	return each(e, out, "unpause", names, func(ct *Config) error {
+		lock, err := e.lock(ctx, ct.ID)
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock()
 		if e.Status(ct.ID).Word != StatusPaused {
 			return errors.New("container is not paused")
 		}
@@ -60,21 +89,44 @@ func (c *UnpauseCmd) Run(e *Engine, out *ui.Output) error {
 
 // PortCmd is `kist port`.
 type PortCmd struct {
-	Container string `arg:"" help:"Container."`
-	Port      string `arg:"" optional:"" help:"Port of the container: PORT[/PROTO]."`
+	latestFlag `embed:""`
+	All        bool   `short:"a" help:"All running containers."`
+	Container  string `arg:"" optional:"" help:"Container."`
+	Port       string `arg:"" optional:"" help:"Port of the container: PORT[/PROTO]."`
 }
 
 // Run lists the published ports.
 func (c *PortCmd) Run(e *Engine, out *ui.Output) error {
-	ct, err := e.Lookup(c.Container)
+	if c.All {
+		return c.all(e, out)
+	}
+	ct, err := e.one(c.Container, c.Latest)
 	if err != nil {
 		return fmt.Errorf("port %s: %w", c.Container, err)
 	}
+	return c.show(e, out, ct, "")
+}
+
+func (c *PortCmd) all(e *Engine, out *ui.Output) error {
+	list, err := e.list(nil, false)
+	if err != nil {
+		return fmt.Errorf("port: %w", err)
+	}
+	for _, l := range list {
+		if err := c.show(e, out, l.Config, shortID(l.ID)+"\t"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// show lists the ports of one container, each line after prefix.
+func (c *PortCmd) show(e *Engine, out *ui.Output, ct *Config, prefix string) error {
 	s, err := e.Networks.Sandbox(ct.ID)
 	if err != nil {
 		s = nil
 	}
-	want := c.Port
+	want := strings.ToLower(c.Port)
 	if want != "" && !strings.Contains(want, "/") {
 		want += "/tcp"
 	}
@@ -84,7 +136,7 @@ func (c *PortCmd) Run(e *Engine, out *ui.Output) error {
 			inside := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
 			switch {
 			case want == "":
-				out.Printf("%s -> %s\n", inside, p.Host())
+				out.Printf("%s%s -> %s\n", prefix, inside, p.Host())
 			case want == inside:
 				out.Print(p.Host())
 				found = true

@@ -110,8 +110,7 @@ func (e *Engine) facts(id string) Facts {
 func (e *Engine) Status(id string) Status {
 	f := e.facts(id)
 	if f.InitAlive {
-		_, err := os.Stat(e.runDir(id, pausedFile))
-		f.Paused = err == nil
+		f.Paused = e.paused(id)
 	}
 	s := statusOf(f)
 	if s.Live() {
@@ -125,8 +124,18 @@ func (e *Engine) Status(id string) Status {
 	return s
 }
 
-// pausedFile stands while the container is paused.
+// pausedFile stands while the container may be paused.
 const pausedFile = "paused"
+
+// paused asks the kernel, which costs several files, of a container with the note
+// only.
+func (e *Engine) paused(id string) bool {
+	if _, err := os.Stat(e.runDir(id, pausedFile)); err != nil {
+		return false
+	}
+	st, err := e.runtime().State(id)
+	return err == nil && st.Status == "paused"
+}
 
 // lostInReboot notices a run of before the last boot: the start was noted beside
 // the configuration, and neither its state nor its end is there.

@@ -1,0 +1,94 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/sys"
+	"github.com/kist-containers/kist/volume"
+)
+
+// openRootFS opens what the container sees as "/": of its running process, or of
+// a mount that nobody else sees.
+func (e *Engine) openRootFS(c *Config) (*os.File, error) {
+	if e.Status(c.ID).Live() {
+		return os.OpenFile(fmt.Sprintf("/proc/%d/root", e.process(c.ID).Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	return monitor.Open(e.rootFS(c))
+}
+
+// openOwnFiles opens the container's own root file system, without what is
+// mounted on it: no /proc, no volume.
+func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
+	if !e.Status(c.ID).Live() {
+		return monitor.Open(e.rootFS(c))
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", e.process(c.ID).Pid))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	return cloneRootOf(ns)
+}
+
+// cloneRootOf makes a detached copy of the mount that is "/" in the mount
+// namespace ns. Only from within can it be copied; see open_tree(2).
+func cloneRootOf(ns *os.File) (root *os.File, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Never unlocked: the thread ends with this goroutine, and with it what
+		// it joined.
+		runtime.LockOSThread()
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+			return
+		}
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			err = os.NewSyscallError("setns", err)
+			return
+		}
+		root, err = sys.Clone(nil, "/", false, 0)
+	}()
+	<-done
+	return root, err
+}
+
+// mountedAt finds the mount of the configuration that the path lies in, and the
+// path within it. Of a container that does not run, volumes are seen this way
+// only.
+func (c *Config) mountedAt(p string) (m volume.Mount, rest string, ok bool) {
+	for _, x := range c.Mounts {
+		if x.Type != volume.TypeVolume && x.Type != volume.TypeBind {
+			continue
+		}
+		inside, found := strings.CutPrefix(p, path.Clean(x.Target))
+		if found && (inside == "" || inside[0] == '/') && len(x.Target) > len(m.Target) {
+			m, rest, ok = x, path.Clean("/"+inside), true
+		}
+	}
+	return m, rest, ok
+}
+
+// openMount opens the source of a volume or bind mount.
+func (e *Engine) openMount(m volume.Mount) (*os.File, error) {
+	source := m.Source
+	if m.Type == volume.TypeVolume {
+		v, err := e.Volumes.Get(m.Source)
+		if err != nil {
+			return nil, err
+		}
+		source = v.Path
+	}
+	f, err := os.OpenFile(source, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("%s: a single file is mounted there: start the container to reach it", m.Target)
+	}
+	return f, err
+}
