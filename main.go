@@ -128,6 +128,7 @@ func (a *app) bind(kctx *kong.Context) *kong.Context {
 	kctx.Bind(a.engine)
 	kctx.Bind(a.images)
 	kctx.Bind(a.networks)
+	kctx.BindTo(a.engine, (*network.Containers)(nil))
 	kctx.Bind(a.volumes)
 	kctx.Bind(a.builder)
 	return kctx

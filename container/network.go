@@ -38,12 +38,7 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 		DNS: c.Network.DNS, DNSSearch: c.Network.DNSSearch, DNSOptions: c.Network.DNSOptions,
 		ExtraHosts: c.Network.ExtraHosts, Dir: e.runDir(c.ID),
 	}
-	for _, n := range c.Network.Networks {
-		cfg.Endpoints = append(cfg.Endpoints, network.EndpointConfig{
-			Network: n.Network, Aliases: n.Aliases, IPv4: n.IPv4, IPv6: n.IPv6, LinkLocal: n.LinkLocal,
-			MAC: n.MAC, DriverOpts: n.DriverOpts, GwPriority: n.GwPriority,
-		})
-	}
+	cfg.Endpoints = c.wishes()
 	var err error
 	if cfg.Ports, err = c.ports(); err != nil {
 		return err
@@ -60,6 +55,43 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 		}
 	}
 	return nil
+}
+
+// EditNetworks changes the networks that a container joins at its starts and
+// returns its ID.
+func (e *Engine) EditNetworks(ctx context.Context, name string, change func([]network.EndpointConfig) ([]network.EndpointConfig, error)) (string, error) {
+	c, err := e.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	l, err := e.lock(ctx, c.ID)
+	if err != nil {
+		return "", err
+	}
+	defer l.Unlock()
+	if c, err = e.Lookup(c.ID); err != nil {
+		return "", err
+	}
+	if m := c.Network.Mode; m == "host" || m == "none" || strings.HasPrefix(m, "container:") {
+		return "", fmt.Errorf("a container of --network %s joins no other network", m)
+	}
+	list, err := change(c.wishes())
+	if err != nil {
+		return "", err
+	}
+	c.Network.Networks = nil
+	for _, n := range list {
+		c.Network.Networks = append(c.Network.Networks, Endpoint(n))
+	}
+	return c.ID, e.write(c)
+}
+
+// wishes are the networks as package network takes them.
+func (c *Config) wishes() (list []network.EndpointConfig) {
+	for _, n := range c.Network.Networks {
+		list = append(list, network.EndpointConfig(n))
+	}
+	return list
 }
 
 // ports are the published ones, those of -P with the exposed among them.

@@ -4,11 +4,13 @@ import "github.com/kist-containers/kist/internal/ui"
 
 // Cmds are the subcommands of `kist network`.
 type Cmds struct {
-	Create  CreateCmd  `cmd:"" help:"Make a network."`
-	Ls      ListCmd    `cmd:"" aliases:"list" help:"List networks."`
-	Inspect InspectCmd `cmd:"" help:"Describe networks as JSON."`
-	Rm      RmCmd      `cmd:"" aliases:"remove" help:"Remove networks."`
-	Prune   PruneCmd   `cmd:"" help:"Remove the networks that no container is in."`
+	Create     CreateCmd     `cmd:"" help:"Make a network."`
+	Ls         ListCmd       `cmd:"" aliases:"list" help:"List networks."`
+	Inspect    InspectCmd    `cmd:"" help:"Describe networks as JSON."`
+	Rm         RmCmd         `cmd:"" aliases:"remove" help:"Remove networks."`
+	Connect    ConnectCmd    `cmd:"" help:"Join a container to a network."`
+	Disconnect DisconnectCmd `cmd:"" help:"Take a container out of a network."`
+	Prune      PruneCmd      `cmd:"" help:"Remove the networks that no container is in."`
 }
 
 // Commands returns the commands of networks.

@@ -103,6 +103,9 @@ type Endpoint struct {
 	Default bool `json:"default,omitempty"`
 	OnLink  bool `json:"onLink,omitempty"`
 
+	// Index is the number in the links' names.
+	Index int `json:"index,omitempty"`
+
 	priority int
 }
 
@@ -162,6 +165,7 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 		if err != nil {
 			return err
 		}
+		cfg.Endpoints[i].Network = n.Name // it may have been an ID
 		networks = append(networks, n)
 	}
 	s.chooseDefault(networks)
@@ -229,7 +233,7 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 	}
 	s.Endpoints = append(s.Endpoints, Endpoint{
 		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(s.ID, i), Link: fmt.Sprint(n.prefix(), i),
-		Gateway: n.Gateway, MAC: e.MAC, priority: e.GwPriority,
+		Gateway: n.Gateway, MAC: e.MAC, Index: i, priority: e.GwPriority,
 	})
 	addr, err := m.lease(n, s.ID, e.IPv4)
 	s.Endpoints[len(s.Endpoints)-1].Address = addr.String()
