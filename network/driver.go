@@ -29,8 +29,10 @@ func driverOf(name string) (driver, error) {
 		return macvlanDriver{}, nil
 	case "ipvlan":
 		return ipvlanDriver{}, nil
+	case "overlay":
+		return overlayDriver{}, nil
 	}
-	return nil, fmt.Errorf("driver %q: want bridge, macvlan or ipvlan", name)
+	return nil, fmt.Errorf("driver %q: want bridge, macvlan, ipvlan or overlay", name)
 }
 
 // docker's names of options.

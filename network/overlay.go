@@ -1,0 +1,171 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// An overlay is one switch over several hosts: a bridge on each, joined by VXLAN
+// (RFC 7348) to the bridges of its peers. Every host gives addresses of a range of
+// its own (--ip-range). The network leads to no other one: a container that wants
+// the world joins a bridge network too.
+type overlayDriver struct{}
+
+var _ driver = overlayDriver{}
+
+const (
+	optPeers = "peers"
+	optVNI   = "com.docker.network.driver.overlay.vxlanid_list"
+	// vxlanPort is IANA's.
+	vxlanPort = 4789
+	// vxlanRoom is what the outer headers take of a packet: 20 IPv4, 8 UDP, 8 VXLAN,
+	// 14 Ethernet; IPv6's header is 20 longer.
+	vxlanRoom = 50
+)
+
+func (overlayDriver) check(n *Network) error {
+	for key := range n.Options {
+		if !slices.Contains([]string{optPeers, optVNI, optMTU, optPrefix}, key) {
+			return fmt.Errorf("option %s: an overlay network has none such", key)
+		}
+	}
+	if n.Subnet == "" {
+		return errors.New("an overlay needs --subnet: all its hosts say the same one")
+	}
+	n.Link, n.Internal = "ov-"+n.ID[:12], true
+	if _, err := n.vni(); err != nil {
+		return err
+	}
+	_, err := n.peers()
+	return err
+}
+
+// vni is the number of the network on the wire.
+func (n *Network) vni() (int, error) {
+	v, err := strconv.Atoi(n.Options[optVNI])
+	if err != nil || v < 1 || v >= 1<<24 {
+		return 0, fmt.Errorf("option %s=%s: want a number of 1 to 16777215", optVNI, n.Options[optVNI])
+	}
+	return v, nil
+}
+
+// peers are the other hosts' addresses.
+func (n *Network) peers() (list []netip.Addr, err error) {
+	for _, s := range strings.FieldsFunc(n.Options[optPeers], func(r rune) bool { return r == ',' }) {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() {
+			return nil, fmt.Errorf("option %s: %q is not a host's address", optPeers, s)
+		}
+		list = append(list, a)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("option %s: an overlay needs the addresses of its other hosts: %s=IP,IP", optPeers, optPeers)
+	}
+	return list, nil
+}
+
+func (n *Network) vxlan() string { return "vx-" + n.ID[:12] }
+
+// ensure is Like: ip link add ov-… type bridge
+// ip link add vx-… type vxlan id VNI local ADDRESS dstport 4789
+// bridge fdb append 00:00:00:00:00:00 dev vx-… dst PEER
+func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
+	if n.find() {
+		return nil
+	}
+	vni, err := n.vni()
+	if err != nil {
+		return err
+	}
+	peers, err := n.peers()
+	if err != nil {
+		return err
+	}
+	local, mtu, err := wayTo(peers[0])
+	if err != nil {
+		return err
+	}
+	if m := n.mtu(); m == 0 || m > mtu {
+		n.Options[optMTU] = strconv.Itoa(mtu)
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Link, MTU: n.mtu()}}
+	if err := netlink.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("make bridge %s: %w", n.Link, err)
+	}
+	found, err := netlink.LinkByName(n.Link)
+	if err != nil {
+		return err
+	}
+	if err := n.addVXLAN(found.Attrs().Index, vni, local, peers); err != nil {
+		return errors.Join(err, removeLink(n.Link))
+	}
+	n.index = found.Attrs().Index
+	return errors.Join(setUp(n.vxlan()), setUp(n.Link))
+}
+
+func (n *Network) addVXLAN(master, vni int, local net.IP, peers []netip.Addr) error {
+	link := &netlink.Vxlan{
+		LinkAttrs: netlink.LinkAttrs{Name: n.vxlan(), MasterIndex: master, MTU: n.mtu()},
+		VxlanId:   vni, SrcAddr: local, Port: vxlanPort, Learning: true,
+	}
+	err := netlink.LinkAdd(link)
+	if errors.Is(err, unix.EEXIST) {
+		if _, mine := netlink.LinkByName(n.vxlan()); mine != nil {
+			return fmt.Errorf("network %s: another VXLAN of this host has the id %d", n.Name, vni)
+		}
+		err = nil // of a command that was killed
+	}
+	if err != nil {
+		return fmt.Errorf("make vxlan %s: %w", n.vxlan(), err)
+	}
+	made, err := netlink.LinkByName(n.vxlan())
+	if err != nil {
+		return err
+	}
+	for _, p := range peers {
+		// The zero address stands for all that is not learned yet.
+		to := &netlink.Neigh{
+			LinkIndex: made.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
+			Flags: netlink.NTF_SELF, IP: p.AsSlice(), HardwareAddr: make(net.HardwareAddr, 6),
+		}
+		if err := netlink.NeighAppend(to); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("peer %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// wayTo is the address of ours that a peer sees, and what fits through the tunnel.
+func wayTo(peer netip.Addr) (net.IP, int, error) {
+	routes, err := netlink.RouteGet(peer.AsSlice())
+	if err != nil || len(routes) == 0 {
+		return nil, 0, fmt.Errorf("peer %s: no route to it", peer)
+	}
+	link, err := netlink.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		return nil, 0, err
+	}
+	room := vxlanRoom
+	if peer.Is6() {
+		room += 20
+	}
+	return routes[0].Src, link.Attrs().MTU - room, nil
+}
+
+func (overlayDriver) join(n *Network, ns *os.File, e *Endpoint) error {
+	return bridgeDriver{}.join(n, ns, e)
+}
+
+func (overlayDriver) remove(_ context.Context, _ *Manager, n *Network) error {
+	return errors.Join(removeLink(n.vxlan()), removeLink(n.Link))
+}
