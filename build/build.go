@@ -23,7 +23,7 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 		return nil, err
 	}
 	defer pin()
-	c, err := b.openContext(ctx, req.Context, req.File, req.Stdin)
+	c, err := b.openContext(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -75,6 +75,7 @@ func TestErrorsNameTheLine(t *testing.T) {
 		{"FROM base\nRUN --security=insecure true\n", "Dockerfile:2: RUN --security=insecure: not granted", "kist build --allow security.insecure …"},
 		{"FROM base\nRUN --mount=type=secret,id=s,required=true true\n", "Dockerfile:2: secret s: required, and --secret id=s was not given", ""},
 		{"FROM base\nRUN --mount=type=bind,target=/ true\n", "Dockerfile:2: RUN --mount: the target / is the root file system itself", ""},
+		{"FROM base\nRUN --device=a.b/c=d,required true\n", "Dockerfile:2: RUN --device=a.b/c=d: kist gives a build no devices, and this one is required", ""},
 		{"FROM base\nEXPOSE 99999\n", `Dockerfile:2: EXPOSE 99999: port "99999" is not in 1-65535`, ""},
 		{"FROM base\nSTOPSIGNAL SIGNOPE\n", "Dockerfile:2: STOPSIGNAL SIGNOPE: no such signal", ""},
 		{"FROM base\nCOPY --chmod=999 file /a\n", "Dockerfile:2: --chmod=999: want octal digits up to 07777, or symbols such as u=rwX,go=rX", ""},

@@ -36,7 +36,7 @@ func (c *Cmd) call(ctx context.Context, b *Builder, req *Request, out *ui.Output
 
 // parse reads the Dockerfile and lints it.
 func (b *Builder) parse(ctx context.Context, req *Request) (*plan, error) {
-	c, err := b.openContext(ctx, req.Context, req.File, req.Stdin)
+	c, err := b.openContext(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/kist-containers/kist/internal/ui"
@@ -30,10 +31,10 @@ func (c *buildContext) Close() {
 	}
 }
 
-// openContext finds the context that where names: a directory, "-" for a
-// Dockerfile or an archive on stdin, a git or http(s) URL. file is the value of
-// --file.
-func (b *Builder) openContext(ctx context.Context, where, file string, stdin io.Reader) (_ *buildContext, err error) {
+// openContext finds the context that req names: a directory, "-" for a
+// Dockerfile or an archive on stdin, a git or http(s) URL.
+func (b *Builder) openContext(ctx context.Context, req *Request) (_ *buildContext, err error) {
+	where, file, stdin := req.Context, req.File, req.Stdin
 	c := &buildContext{source: source{name: "the build context", owned: true}}
 	defer func() {
 		if err != nil {
@@ -46,7 +47,7 @@ func (b *Builder) openContext(ctx context.Context, where, file string, stdin io.
 	case where == "-":
 		err = b.stdinContext(c, stdin)
 	case isGit(where) || strings.HasPrefix(where, "github.com/"):
-		err = b.gitContext(ctx, c, where)
+		err = b.gitContext(ctx, c, where, isTrue(req.Args["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]))
 	case isURL(where):
 		err = b.urlContext(ctx, c, where)
 	default:
@@ -119,4 +120,10 @@ func (c *buildContext) findDockerfile(file string, stdin io.Reader) (err error) 
 		}
 	}
 	return ui.Hint(errors.New("no Dockerfile in the build context"), "name it with -f FILE")
+}
+
+// isTrue reads a build argument that turns something on.
+func isTrue(s string) bool {
+	yes, err := strconv.ParseBool(s)
+	return err == nil && yes
 }

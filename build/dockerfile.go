@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -25,6 +26,8 @@ type Dockerfile struct {
 	escape rune
 	lines  []string
 	lint   *linter.Linter
+	// mu guards Warnings: stages are built at the same time.
+	mu sync.Mutex
 }
 
 // A Warning is one finding of `kist build --check`.

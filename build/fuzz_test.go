@@ -148,6 +148,8 @@ func TestCheckFindsWhatBuildKitFinds(t *testing.T) {
 		"RedundantTargetPlatform":         "FROM --platform=$TARGETPLATFORM a\n",
 		"SecretsUsedInArgOrEnv":           "FROM a\nARG API_TOKEN\n",
 		"FromPlatformFlagConstDisallowed": "FROM --platform=linux/amd64 a\n",
+		"InvalidDefaultArgInFrom":         "ARG T\nFROM a:$T\n",
+		"InvalidDefinitionDescription":    "# check=experimental=all\n# wrong\nARG N=1\nFROM a\n",
 		"ExposeProtoCasing":               "FROM scratch\nEXPOSE 80/TCP\n",
 		"ExposeInvalidFormat":             "FROM scratch\nEXPOSE 80:80\n",
 	} {

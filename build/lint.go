@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 )
 
@@ -30,6 +32,8 @@ func (d *Dockerfile) linter(data []byte, check string) error {
 		if len(location) > 0 {
 			w.Line = location[0].Start.Line
 		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		if !slices.Contains(d.Warnings, w) {
 			d.Warnings = append(d.Warnings, w)
 		}
@@ -184,4 +188,25 @@ func (r *stageRun) lintIgnored(verb string, fromContext bool, paths []string, c 
 			r.job.plan.file.warn(&linter.RuleCopyIgnoredFile, c.Location(), linter.RuleCopyIgnoredFile.Format(verb, p))
 		}
 	}
+}
+
+// lintDefault tells of a base that only --build-arg gives a name.
+func (p *plan) lintDefault(spec *instructions.Stage) {
+	if name, err := p.defaults.expander(p.file.escape, nil)(spec.BaseName); err == nil && name != "" {
+		if _, err := image.ParseReference(name); err == nil {
+			return
+		}
+	}
+	p.file.warn(&linter.RuleInvalidDefaultArgInFrom, spec.Location, linter.RuleInvalidDefaultArgInFrom.Format(spec.BaseName))
+}
+
+// lintBase tells of a base image that is of another platform than wanted.
+func (r *stageRun) lintBase(ref string) {
+	have := v1.Platform{OS: r.config.OS, Architecture: r.config.Architecture, Variant: r.config.Variant}
+	want := r.stage.platform
+	if have.OS == want.OS && have.Architecture == want.Architecture || have.Architecture == "" {
+		return
+	}
+	rule := &linter.RuleInvalidBaseImagePlatform
+	r.job.plan.file.warn(rule, r.stage.Location, rule.Format(ref, platformName(want), platformName(have)))
 }

@@ -20,6 +20,8 @@ type plan struct {
 	args     map[string]string
 	platform v1.Platform
 	global   *scope
+	// defaults is global without what --build-arg gives.
+	defaults *scope
 	stages   []*planStage
 	target   *planStage
 }
@@ -52,8 +54,9 @@ func (s *planStage) label() string {
 // newPlan resolves stages, and finds what target ("" for the last stage) needs.
 // contexts are the names of --build-context, which hide stages and images.
 func newPlan(d *Dockerfile, target string, platform v1.Platform, args map[string]string, contexts []string) (*plan, error) {
-	p := &plan{file: d, args: args, platform: platform, global: newScope(nil)}
+	p := &plan{file: d, args: args, platform: platform, global: newScope(nil), defaults: newScope(nil)}
 	for _, a := range platformArgs(platform, target) {
+		p.defaults.setArg(a.Name, a.Value)
 		p.global.setArg(a.Name, a.Value)
 		if given, ok := args[a.Name]; ok {
 			p.global.setArg(a.Name, given)
@@ -89,6 +92,7 @@ func (p *plan) declareGlobals() error {
 			return p.file.at(c.Location(), err)
 		}
 		p.global.declare(c, p.args, nil)
+		p.defaults.declare(c, nil, nil)
 	}
 	return nil
 }
@@ -97,6 +101,9 @@ func (p *plan) newStage(i int, contexts []string) (*planStage, error) {
 	spec := &p.file.Stages[i]
 	s := &planStage{Stage: spec, index: i, platform: p.platform}
 	expand := p.global.expander(p.file.escape, func(name string) {
+		if p.global.declared[name] {
+			return
+		}
 		near := cli.Nearest(name, p.global.Keys())
 		p.file.warn(&linter.RuleUndefinedArgInFrom, spec.Location, linter.RuleUndefinedArgInFrom.Format(name, near))
 	})
@@ -104,6 +111,7 @@ func (p *plan) newStage(i int, contexts []string) (*planStage, error) {
 	if s.base, err = expand(spec.BaseName); err != nil {
 		return nil, err
 	}
+	p.lintDefault(spec)
 	if s.base == "" {
 		return nil, ui.Hint(fmt.Errorf("FROM %s: the name is empty after its variables were replaced", spec.BaseName),
 			"give the ARG a default before FROM, or --build-arg")

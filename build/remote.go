@@ -208,7 +208,7 @@ func runGit(ctx context.Context, dir string, args []string) (string, error) {
 func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
 // gitContext clones a repository; a SUBDIR of it becomes the root.
-func (b *Builder) gitContext(ctx context.Context, c *buildContext, where string) error {
+func (b *Builder) gitContext(ctx context.Context, c *buildContext, where string, keepGitDir bool) error {
 	g, err := parseGit(where)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (b *Builder) gitContext(ctx context.Context, c *buildContext, where string)
 		return err
 	}
 	c.cleanup = append(c.cleanup, remove)
-	if _, err := g.clone(ctx, dir, false); err != nil {
+	if _, err := g.clone(ctx, dir, keepGitDir); err != nil {
 		return err
 	}
 	if c.root, err = os.Open(dir); err != nil || g.dir == "" {

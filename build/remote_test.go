@@ -121,6 +121,14 @@ func TestGitContextAndAdd(t *testing.T) {
 	if files := k.files(res); !strings.Contains(files, "r/sub/f 100") || strings.Contains(files, ".git") {
 		t.Error(files)
 	}
+	k.req = Request{Context: url, Pull: "never", File: "sub/Dockerfile", Args: map[string]string{"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", "BUILDKIT_MULTI_PLATFORM": "1"}, Tags: []string{"git"}}
+	c, err := k.b.openContext(t.Context(), &k.req)
+	must(t, err)
+	if _, err := c.stat(".git/HEAD"); err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	k.req = Request{}
 	for _, bad := range []string{url + "#--upload-pack=x", "git@-oProxyCommand=x:y.git#" + "-x", url + "#nosuch"} {
 		req := Request{Context: bad, Pull: "never"}
 		if _, err := k.b.Build(t.Context(), &req, newDisplay(progressQuiet, &ui.Output{})); err == nil {

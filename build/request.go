@@ -51,6 +51,9 @@ type Request struct {
 	CacheFrom, CacheTo []CacheLocation
 }
 
+// multi says that an index is wanted also of one platform.
+func (r *Request) multi() bool { return isTrue(r.Args["BUILDKIT_MULTI_PLATFORM"]) }
+
 // A Secret is a file or a variable that steps may see and no layer holds.
 type Secret struct{ File, Env string }
 

@@ -70,7 +70,7 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 			blobs[n] = l.Blob
 		}
 		names := req.Tags
-		if len(res.Images) > 1 {
+		if len(res.Images) > 1 || req.multi() {
 			names = nil
 		}
 		img, err := b.store.AddAnnotatedImage(ctx, built.config, blobs, req.Annotations, names)
@@ -80,7 +80,7 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 		built.ID, built.Digest, built.manifest = img.ID, img.Digest, img.Manifest
 		res.ID, res.Digest, res.Names = img.ID, img.Digest, img.Names
 	}
-	if len(res.Images) > 1 {
+	if len(res.Images) > 1 || req.multi() {
 		return b.index(ctx, req, res)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -37,6 +38,11 @@ func (r *stageRun) runCommand(ctx context.Context, c *instructions.RunCommand) e
 	}
 	if err := r.isolation(s, c); err != nil {
 		return err
+	}
+	for _, d := range instructions.GetDevices(c) {
+		if d.Required {
+			return fmt.Errorf("RUN --device=%s: kist gives a build no devices, and this one is required", d.Name)
+		}
 	}
 	if err := r.commandLine(s, c); err != nil {
 		return err

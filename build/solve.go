@@ -140,10 +140,12 @@ func (r *stageRun) from(ctx context.Context) (err error) {
 		return nil
 	}
 	r.stageState, err = r.job.extra.image(ctx, r.job, s.base, s.platform)
-	if err == nil {
-		r.stageState = r.stageState.clone()
+	if err != nil {
+		return err
 	}
-	return err
+	r.stageState = r.stageState.clone()
+	r.lintBase(s.base)
+	return nil
 }
 
 // platformNote says the platform of the image under construction.

@@ -205,7 +205,7 @@ func (s *sources) context(ctx context.Context, b *Builder, name, where string) (
 	var err error
 	switch {
 	case isGit(where):
-		err = b.gitContext(ctx, c, where)
+		err = b.gitContext(ctx, c, where, false)
 	case isURL(where):
 		err = b.urlContext(ctx, c, where)
 	default:
