@@ -29,6 +29,7 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 	"github.com/kist-containers/kist/network"
+	"github.com/kist-containers/kist/system"
 	"github.com/kist-containers/kist/volume"
 )
 
@@ -186,7 +187,7 @@ func cancellable(kctx *kong.Context) (context.Context, context.CancelFunc) {
 func commands() []ui.Command {
 	var all []ui.Command
 	for _, of := range []func() []ui.Command{
-		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, runc.Commands, cli.Commands,
+		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, system.Commands, runc.Commands, cli.Commands,
 	} {
 		all = append(all, of()...)
 	}

@@ -42,6 +42,7 @@ func Commands() []ui.Command {
 		c("top", "List the processes of a container", func() any { return new(TopCmd) }),
 		c("stats", "Show what containers use, live", func() any { return new(StatsCmd) }),
 		{Name: "events", Help: "Show what happens, as it happens", Group: groupSystem, New: func() any { return new(EventsCmd) }},
+		c("healthcheck", "Run health checks", func() any { return new(HealthCmds) }),
 		c("container", "Manage containers", func() any { return new(Cmds) }),
 	}
 }
@@ -72,6 +73,12 @@ type Cmds struct {
 	Port    PortCmd    `cmd:"" help:"List the published ports of a container."`
 	Top     TopCmd     `cmd:"" help:"List the processes of a container."`
 	Stats   StatsCmd   `cmd:"" help:"Show what containers use, live."`
+
+	Prune      PruneCmd      `cmd:"" help:"Remove all containers that do not run."`
+	Exists     ExistsCmd     `cmd:"" help:"Exit 0 if there is such a container, else 1."`
+	Cleanup    CleanupCmd    `cmd:"" help:"Undo what runs of stopped containers left."`
+	Checkpoint CheckpointCmd `cmd:"" hidden:"" passthrough:""`
+	Restore    CheckpointCmd `cmd:"" hidden:"" passthrough:""`
 }
 
 // ImageUses tells the image store who needs what.

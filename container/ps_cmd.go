@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -54,12 +55,19 @@ type listed struct {
 	Status
 }
 
+// statusWords are docker's, some of which no container of kist's ever has.
+var statusWords = [...]string{StatusCreated, StatusRestarting, StatusRunning, "removing", StatusPaused, StatusExited, "dead"}
+
 // Run lists containers.
 func (c *PsCmd) Run(e *Engine, out *ui.Output) error {
-	filters, err := ui.ParseFilters(c.Filter, "name", "id", "status", "label", "label!", "ancestor", "exited", "health",
-		"network", "volume", "before", "since", "publish", "expose", "is-task")
+	filters, err := ui.ParseFilters(c.Filter, filterKeys[:]...)
 	if err != nil {
 		return fmt.Errorf("ps: %w", err)
+	}
+	for _, v := range filters["status"] {
+		if !slices.Contains(statusWords[:], v) {
+			return fmt.Errorf("ps: --filter status=%s: want one of %s", v, strings.Join(statusWords[:], ", "))
+		}
 	}
 	list, err := e.list(filters, c.All || c.Latest || c.Last >= 0 || len(filters["status"]) > 0 || len(filters["exited"]) > 0)
 	if err != nil {
@@ -149,13 +157,20 @@ func (e *Engine) bounds(f ui.Filters) (func(*Config) bool, error) {
 			*dst = c
 		}
 	}
+	var until time.Time
+	for _, v := range f["until"] {
+		var err error
+		if until, err = ui.ParseTime(v, time.Now()); err != nil {
+			return nil, fmt.Errorf("--filter until=%s: %w", v, err)
+		}
+	}
 	return func(c *Config) bool {
-		return (before == nil || c.Created.Before(before.Created)) && (since == nil || c.Created.After(since.Created))
+		return (until.IsZero() || c.Created.Before(until)) && (before == nil || c.Created.Before(before.Created)) && (since == nil || c.Created.After(since.Created))
 	}, nil
 }
 
 func (l listed) matches(f ui.Filters) bool {
-	return f.Match("name", func(v string) bool { return strings.Contains(l.Name, strings.TrimPrefix(v, "/")) }) &&
+	return f.Match("name", func(v string) bool { return nameMatches(v, l.Name) }) &&
 		f.Match("id", func(v string) bool { return strings.HasPrefix(l.ID, v) }) &&
 		f.Match("status", func(v string) bool { return l.Word == v }) &&
 		f.MatchLabels("label", l.Labels) && f.ExcludeLabels("label!", l.Labels) &&
@@ -176,7 +191,23 @@ func (l listed) matches(f ui.Filters) bool {
 			return false
 		}) &&
 		f.Match("publish", func(v string) bool { return l.publishes(v) }) &&
+		f.Match("restart-policy", func(v string) bool { return l.Restart.Name == v || v == "no" && l.Restart.Name == "" }) &&
+		f.Match("command", func(v string) bool { return strings.Contains(strings.Join(l.Args(), " "), v) }) &&
+		f.Match("is-task", func(v string) bool { return v == "false" || v == "0" }) &&
 		f.Match("expose", func(v string) bool { return slices.Contains(l.Exposed, v) || slices.Contains(l.Exposed, v+"/tcp") })
+}
+
+// nameMatches is docker's rule: a regular expression, tried on the name with and
+// without its slash. What is none is looked for as it is.
+func nameMatches(pattern, name string) bool {
+	if !strings.ContainsAny(pattern, "^$.*+?()[]{}|\\/") {
+		return strings.Contains(name, pattern)
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return strings.Contains(name, pattern)
+	}
+	return re.MatchString(name) || re.MatchString("/"+name)
 }
 
 func (l listed) publishes(v string) bool {

@@ -1,0 +1,173 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/kist-containers/kist/internal/state"
+)
+
+// Check looks for what crashes left and returns a line for each: runs whose
+// monitor was killed, run directories of containers that are gone, half-made and
+// half-removed containers, and names that lead nowhere. repair heals them.
+func (e *Engine) Check(ctx context.Context, repair bool) ([]string, error) {
+	found, err := e.checkRuns(ctx, repair)
+	litter, errLitter := e.checkLitter(repair)
+	return append(found, litter...), errors.Join(err, errLitter)
+}
+
+func (e *Engine) checkRuns(ctx context.Context, repair bool) ([]string, error) {
+	entries, err := os.ReadDir(e.runDir())
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var found []string
+	var errs []error
+	for _, entry := range entries {
+		id := entry.Name()
+		lock, err := state.TryLock(e.Roots.Lock("container-" + id))
+		if err != nil {
+			continue // a command is at it
+		}
+		lock.Unlock()
+		f := e.facts(id)
+		if f.MonitorAlive {
+			continue
+		}
+		c, err := e.read(id)
+		gone := errors.Is(err, ErrNotFound)
+		if gone {
+			c = &Config{ID: id, AutoRemove: true}
+		}
+		switch {
+		case f.InitAlive && !gone:
+			found = append(found, fmt.Sprintf("container %s: its monitor was killed; stop and start it to get one", shortID(id)))
+			continue
+		case f.InitAlive:
+			found = append(found, fmt.Sprintf("container %s: removed, but its process %d runs", shortID(id), f.State.Pid))
+		default:
+			found = append(found, fmt.Sprintf("container %s: what its last run made is still there", shortID(id)))
+		}
+		if repair {
+			errs = append(errs, e.heal(ctx, c, gone))
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+func (e *Engine) heal(ctx context.Context, c *Config, gone bool) error {
+	if !gone && e.facts(c.ID).State != nil {
+		return e.reconcile(ctx, c)
+	}
+	lock, err := e.lock(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	return e.cleanRun(ctx, c)
+}
+
+// checkLitter looks at the directories beside those of containers.
+func (e *Engine) checkLitter(repair bool) ([]string, error) {
+	entries, err := os.ReadDir(e.dataDir())
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var found []string
+	var errs []error
+	for _, entry := range entries {
+		name := entry.Name()
+		if name == ".name" || len(name) == 64 && isThere(e.dataDir(name, configFile)) {
+			continue
+		}
+		if len(name) == 64 {
+			lock, err := state.TryLock(e.Roots.Lock("container-" + name))
+			if err != nil {
+				continue // being created
+			}
+			lock.Unlock()
+		} else if info, err := entry.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue // being removed
+		}
+		found = append(found, "half-made or half-removed container "+strings.TrimPrefix(name, "."))
+		if repair {
+			errs = append(errs, os.RemoveAll(e.dataDir(name)))
+		}
+	}
+	names, _ := os.ReadDir(e.dataDir(".name"))
+	for _, n := range names {
+		if e.holder(n.Name()) == "" {
+			found = append(found, "name "+n.Name()+" of a container that is not there")
+			if repair {
+				errs = append(errs, os.Remove(e.nameFile(n.Name())))
+			}
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Restore starts what ran when the machine went down and what its policy brings
+// back: always, and unless-stopped where no user had stopped it.
+func (e *Engine) Restore(ctx context.Context) (started []string, err error) {
+	list, err := e.all()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for i := len(list) - 1; i >= 0; i-- { // the oldest first: others may need it
+		c := list[i]
+		if !e.comesBack(c) {
+			continue
+		}
+		if err := e.restoreOne(ctx, c); err != nil {
+			errs = append(errs, fmt.Errorf("start %s: %w", c.Name, err))
+			continue
+		}
+		started = append(started, c.Name)
+	}
+	return started, errors.Join(errs...)
+}
+
+// comesBack is the restart policy's word on a container after a boot.
+func (e *Engine) comesBack(c *Config) bool {
+	st := e.Status(c.ID)
+	if st.Busy() || st.Word == StatusCreated {
+		return false
+	}
+	switch c.Restart.Name {
+	case "always":
+		return true
+	case "unless-stopped", "on-failure":
+		// docker: on-failure comes back too when it ran as the machine went down.
+		return st.Word == StatusExited && st.FinishedAt.IsZero()
+	}
+	return false
+}
+
+func (e *Engine) restoreOne(ctx context.Context, c *Config) error {
+	lock, err := e.lock(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if e.Status(c.ID).Busy() {
+		return nil
+	}
+	return e.Start(ctx, c, nil, nil)
+}
+
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
