@@ -55,9 +55,10 @@ func (s *Store) filled(v *Volume) error {
 }
 
 // draft is the directory in which a copy for the volume at dir is made: beside
-// it, or in it where the volume is a file system of its own.
+// it, or in it where the volume is a file system of its own, or a project of its
+// file system, into which nothing is renamed.
 func (s *Store) draft(v *Volume, dir string) string {
-	if dir == s.dir(v.Name, dataDir) {
+	if dir == s.dir(v.Name, dataDir) && v.Quota == 0 {
 		return s.dir(v.Name)
 	}
 	return dir

@@ -58,3 +58,15 @@ func FuzzMounts(f *testing.F) {
 		ParseTmpfs(s)
 	})
 }
+
+func TestParseIDMap(t *testing.T) {
+	m, err := ParseVolume("db:/d:idmap=uids=0-1000-10#20-2000-1;gids=0-100-10", "/")
+	if err != nil || len(m.UIDs) != 2 || m.UIDs[1].ContainerID != 20 || m.UIDs[1].HostID != 2000 || m.GIDs[0].HostID != 100 || !m.IDMap {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range []string{"uids=0-1", "uids=0-1-1", "uids=a-b-c;gids=0-0-1", "uids=0-0-0;gids=0-0-1", "uids=0-4294967295-2;gids=0-0-1", "x=0-0-1"} {
+		if _, err := ParseVolume("db:/d:idmap="+bad, "/"); err == nil {
+			t.Errorf("idmap=%s is taken", bad)
+		}
+	}
+}
