@@ -430,11 +430,14 @@ func (m *specMaker) ownFiles() error {
 // from which new volumes are filled.
 func (e *Engine) plainRoot(c *Config, root *os.File) (*os.File, error) {
 	isVolume := func(m volume.Mount) bool { return m.Type == volume.TypeVolume }
-	if !e.shifts(c) || !slices.ContainsFunc(c.Mounts, isVolume) {
+	switch {
+	case !slices.ContainsFunc(c.Mounts, isVolume):
 		return root, nil
-	}
-	if len(c.Lowers) < 2 {
+	case len(c.Lowers) < 2:
+		// Not through overlay: there a file's extents can be shared.
 		return os.Open(append(c.Lowers, c.Rootfs)[0])
+	case !e.shifts(c):
+		return root, nil
 	}
 	return monitor.Open(monitor.RootFS{Lowers: c.Lowers})
 }

@@ -184,11 +184,32 @@ func (c *copier) span(source, target int, start, end int64) error {
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
-			return c.byHand(source, target, in, end)
+			return c.send(source, target, in, end)
 		case err != nil:
 			return err
 		case n == 0:
 			return nil // it has shrunk
+		}
+	}
+	return nil
+}
+
+// send copies within the kernel from one kind of file system to another, as from
+// overlay; see sendfile(2).
+func (c *copier) send(source, target int, at, end int64) error {
+	if _, err := unix.Seek(target, at, unix.SEEK_SET); err != nil {
+		return err
+	}
+	for at < end {
+		n, err := unix.Sendfile(target, source, &at, int(min(end-at, 1<<30)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+			return c.byHand(source, target, at, end)
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
 		}
 	}
 	return nil
