@@ -186,14 +186,13 @@ func TestNothingOfTheHostIsReached(t *testing.T) {
 	}
 }
 
+// Each of two stages waits for a file that the other one makes.
 func TestIndependentStagesRunAtTheSameTime(t *testing.T) {
 	k := newKit(t)
 	k.req.Jobs = 2
-	start := time.Now()
-	k.dockerfile("FROM base AS a\nRUN sleep 0.5 && echo 1 > /f\nFROM base AS b\nRUN sleep 0.5 && echo 2 > /f\nFROM base\nCOPY --from=a /f /a\nCOPY --from=b /f /b\n")
-	if took := time.Since(start); took > 900*time.Millisecond {
-		t.Errorf("two stages of 0.5 s took %v", took)
-	}
+	const meet = "RUN --mount=type=cache,id=m,target=/m echo 1 > /m/%s && i=0 && while [ ! -e /m/%s ] && [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done; mv /m/%[2]s /f\n"
+	k.dockerfile("FROM base AS a\n" + fmt.Sprintf(meet, "a", "b") + "FROM base AS b\n" + fmt.Sprintf(meet, "b", "a") +
+		"FROM base\nCOPY --from=a /f /a\nCOPY --from=b /f /b\n")
 }
 
 func TestTwoBuildsShareAStep(t *testing.T) {
@@ -227,7 +226,7 @@ func TestCancelledBuildStopsItsCommand(t *testing.T) {
 	req := Request{Context: k.dir, Pull: "never"}
 	start := time.Now()
 	_, err := k.b.Build(ctx, &req, newDisplay(progressQuiet, &ui.Output{}))
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 30*time.Second {
 		t.Errorf("build ends with %v after %v", err, time.Since(start))
 	}
 	k.nothingLeft()

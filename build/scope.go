@@ -118,15 +118,7 @@ func (s *scope) declare(c *instructions.ArgCommand, given map[string]string, glo
 // expander expands words in the scope. unmatched is told of names that mean
 // nothing there; it may be nil.
 func (s *scope) expander(escape rune, unmatched func(name string)) instructions.SingleWordExpander {
-	lex := shell.NewLex(escape)
-	return func(word string) (string, error) {
-		r, err := lex.ProcessWordWithMatches(word, s)
-		if err != nil {
-			return "", err
-		}
-		report(r.Unmatched, unmatched)
-		return r.Result, nil
-	}
+	return s.expandWith(shell.NewLex(escape), unmatched)
 }
 
 // rawExpander expands variables and leaves quotes and escapes alone, for
@@ -134,21 +126,20 @@ func (s *scope) expander(escape rune, unmatched func(name string)) instructions.
 func (s *scope) rawExpander(escape rune, unmatched func(name string)) instructions.SingleWordExpander {
 	lex := shell.NewLex(escape)
 	lex.SkipProcessQuotes = true
+	return s.expandWith(lex, unmatched)
+}
+
+func (s *scope) expandWith(lex *shell.Lex, unmatched func(name string)) instructions.SingleWordExpander {
 	return func(word string) (string, error) {
 		r, err := lex.ProcessWordWithMatches(word, s)
 		if err != nil {
 			return "", err
 		}
-		report(r.Unmatched, unmatched)
+		if unmatched != nil {
+			for _, name := range slices.Sorted(maps.Keys(r.Unmatched)) {
+				unmatched(name)
+			}
+		}
 		return r.Result, nil
-	}
-}
-
-func report(names map[string]struct{}, unmatched func(string)) {
-	if unmatched == nil {
-		return
-	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		unmatched(name)
 	}
 }

@@ -76,15 +76,21 @@ func (j *job) all(ctx context.Context) (*stageState, error) {
 
 // stage returns the finished state of s, building it when nobody has begun to.
 func (j *job) stage(ctx context.Context, s *planStage) (*stageState, error) {
-	j.mu.Lock()
-	f, begun := j.stages[s]
+	return once(ctx, &j.mu, j.stages, s, func() (*stageState, error) { return j.build(ctx, s) })
+}
+
+// once makes the state of key unless somebody has begun to, and waits for it.
+// mu guards all.
+func once[K comparable](ctx context.Context, mu *sync.Mutex, all map[K]*stageFuture, key K, do func() (*stageState, error)) (*stageState, error) {
+	mu.Lock()
+	f, begun := all[key]
 	if !begun {
 		f = &stageFuture{done: make(chan struct{})}
-		j.stages[s] = f
+		all[key] = f
 	}
-	j.mu.Unlock()
+	mu.Unlock()
 	if !begun {
-		f.state, f.err = j.build(ctx, s)
+		f.state, f.err = do()
 		close(f.done)
 	}
 	select {

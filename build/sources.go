@@ -61,28 +61,12 @@ func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) 
 			return nil, fmt.Errorf("build context %s: a directory cannot be a base; want %sNAME", where, imagePrefix)
 		}
 	}
-	key := platformName(p) + " " + ref
-	s.mu.Lock()
-	f, begun := s.images[key]
-	if !begun {
-		f = &stageFuture{done: make(chan struct{})}
-		s.images[key] = f
-	}
-	s.mu.Unlock()
-	if !begun {
+	return once(ctx, &s.mu, s.images, platformName(p)+" "+ref, func() (*stageState, error) {
 		if layout != "" {
-			f.state, f.err = j.load(ctx, layout, p)
-		} else {
-			f.state, f.err = j.pull(ctx, ref, p)
+			return j.load(ctx, layout, p)
 		}
-		close(f.done)
-	}
-	select {
-	case <-f.done:
-		return f.state, f.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+		return j.pull(ctx, ref, p)
+	})
 }
 
 // pull brings the image into the store.
