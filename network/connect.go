@@ -47,7 +47,7 @@ func (m *Manager) Connect(ctx context.Context, id string, e EndpointConfig) (err
 	if err := m.connect(s, n, added); err != nil {
 		return errors.Join(err, m.leave(context.WithoutCancel(ctx), s, n.Name))
 	}
-	return errors.Join(m.record(s), m.announce(s))
+	return errors.Join(m.record(s), m.announce(s), m.share(ctx, s))
 }
 
 func (m *Manager) connect(s *Sandbox, n *Network, e *Endpoint) error {

@@ -182,6 +182,9 @@ func (m *Manager) release(ctx context.Context, network, id string) error {
 		if holder == id {
 			delete(n.Leases, addr)
 			found = true
+			if n.stored() {
+				m.unclaim(ctx, n, addr)
+			}
 		}
 	}
 	if !found {

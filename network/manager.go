@@ -146,7 +146,7 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 	if err := m.setup(ctx, cfg, s); err != nil {
 		return nil, err
 	}
-	if err := m.announce(s); err != nil {
+	if err := errors.Join(m.announce(s), m.share(ctx, s)); err != nil {
 		return nil, err
 	}
 	return s, m.writeFiles(cfg, s)
@@ -235,7 +235,13 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(s.ID, i), Link: fmt.Sprint(n.prefix(), i),
 		Gateway: n.Gateway, MAC: e.MAC, Index: i, priority: e.GwPriority,
 	})
-	addr, err := m.lease(n, s.ID, e.IPv4)
+	wanted := e.IPv4
+	if n.stored() {
+		if wanted, err = m.claim(ctx, n, s.ID, wanted); err != nil {
+			return nil, err
+		}
+	}
+	addr, err := m.lease(n, s.ID, wanted)
 	s.Endpoints[len(s.Endpoints)-1].Address = addr.String()
 	return n, err
 }

@@ -35,7 +35,7 @@ const (
 
 func (overlayDriver) check(n *Network) error {
 	for key := range n.Options {
-		if !slices.Contains([]string{optPeers, optVNI, optMTU, optPrefix}, key) {
+		if !slices.Contains([]string{optPeers, optVNI, optMTU, optPrefix, optStore, optAdvertise, "store.cacert", "store.cert", "store.key"}, key) {
 			return fmt.Errorf("option %s: an overlay network has none such", key)
 		}
 	}
@@ -46,8 +46,25 @@ func (overlayDriver) check(n *Network) error {
 	if _, err := n.vni(); err != nil {
 		return err
 	}
+	if n.stored() {
+		_, err := new(Manager).store(n)
+		return err
+	}
 	_, err := n.peers()
 	return err
+}
+
+// flood is the address that stands for all that is not learned yet.
+var flood = make(net.HardwareAddr, 6)
+
+func floodTo(link netlink.Link, peer net.IP) *netlink.Neigh {
+	if v4 := peer.To4(); v4 != nil {
+		peer = v4
+	}
+	return &netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
+		Flags: netlink.NTF_SELF, IP: peer, HardwareAddr: flood,
+	}
 }
 
 // vni is the number of the network on the wire.
@@ -87,11 +104,7 @@ func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
 	if err != nil {
 		return err
 	}
-	peers, err := n.peers()
-	if err != nil {
-		return err
-	}
-	local, mtu, err := wayTo(peers[0])
+	peers, local, mtu, err := n.underlay()
 	if err != nil {
 		return err
 	}
@@ -111,6 +124,44 @@ func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
 	}
 	n.index = found.Attrs().Index
 	return errors.Join(setUp(n.vxlan()), setUp(n.Link))
+}
+
+// underlay is the peers known from the start, the address of ours that they see,
+// and what fits through the tunnel.
+func (n *Network) underlay() (peers []netip.Addr, local net.IP, mtu int, err error) {
+	if !n.stored() {
+		if peers, err = n.peers(); err == nil {
+			local, mtu, err = wayTo(peers[0])
+		}
+		return peers, local, mtu, err
+	}
+	self, err := n.advertised()
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	for _, link := range links {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		for _, a := range addrs {
+			if a.IP.Equal(self.AsSlice()) {
+				return nil, self.AsSlice(), link.Attrs().MTU - room(self), nil
+			}
+		}
+	}
+	return nil, nil, 0, fmt.Errorf("option %s: %s is not an address of this host", optAdvertise, self)
+}
+
+func room(a netip.Addr) int {
+	if a.Is6() {
+		return vxlanRoom + 20
+	}
+	return vxlanRoom
 }
 
 func (n *Network) addVXLAN(master, vni int, local net.IP, peers []netip.Addr) error {
@@ -133,12 +184,7 @@ func (n *Network) addVXLAN(master, vni int, local net.IP, peers []netip.Addr) er
 		return err
 	}
 	for _, p := range peers {
-		// The zero address stands for all that is not learned yet.
-		to := &netlink.Neigh{
-			LinkIndex: made.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT | netlink.NUD_NOARP,
-			Flags: netlink.NTF_SELF, IP: p.AsSlice(), HardwareAddr: make(net.HardwareAddr, 6),
-		}
-		if err := netlink.NeighAppend(to); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := netlink.NeighAppend(floodTo(made, p.AsSlice())); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("peer %s: %w", p, err)
 		}
 	}
@@ -155,17 +201,16 @@ func wayTo(peer netip.Addr) (net.IP, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	room := vxlanRoom
-	if peer.Is6() {
-		room += 20
-	}
-	return routes[0].Src, link.Attrs().MTU - room, nil
+	return routes[0].Src, link.Attrs().MTU - room(peer), nil
 }
 
 func (overlayDriver) join(n *Network, ns *os.File, e *Endpoint) error {
 	return bridgeDriver{}.join(n, ns, e)
 }
 
-func (overlayDriver) remove(_ context.Context, _ *Manager, n *Network) error {
+func (overlayDriver) remove(ctx context.Context, m *Manager, n *Network) error {
+	if n.stored() {
+		m.leaveStore(ctx, n)
+	}
 	return errors.Join(removeLink(n.vxlan()), removeLink(n.Link))
 }

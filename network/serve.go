@@ -27,6 +27,11 @@ func (m *Manager) Serve(ctx context.Context, id string, sockets []*os.File) erro
 	if len(sockets) > 0 {
 		running.Go(func() { nameserver.Serve(ctx, m.nameServer(s), sockets) })
 	}
+	for _, e := range s.Endpoints {
+		if n, err := m.readNetwork(e.Network); err == nil && n.stored() {
+			running.Go(func() { m.keep(ctx, n.Name) })
+		}
+	}
 	if len(s.Ports) == 0 {
 		return nil
 	}

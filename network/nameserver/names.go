@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,16 @@ func (e Endpoint) Publish(dir string) error {
 	}
 	e.Version = 1
 	return state.WriteVolatileJSON(filepath.Join(dir, e.Container+".json"), e)
+}
+
+// Update is Publish if what is known differs.
+func (e Endpoint) Update(dir string) error {
+	e.Version = 1
+	was, ok := readEndpoint(filepath.Join(dir, e.Container+".json"))
+	if ok && was.IPv4 == e.IPv4 && was.IPv6 == e.IPv6 && slices.Equal(was.Names, e.Names) {
+		return nil
+	}
+	return e.Publish(dir)
 }
 
 // Withdraw makes a container unknown in a network. It succeeds when it is.
