@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/tools/txtar"
@@ -55,6 +56,7 @@ func newKit(t testing.TB) *kit {
 	top := t.TempDir()
 	roots := state.Roots{Data: filepath.Join(top, "root"), Run: filepath.Join(top, "run")}
 	must(t, roots.Dirs(0o700))
+	t.Cleanup(func() { waitForReapers(roots) })
 	k := &kit{t: t}
 	store := image.Open(roots, image.Options{Uses: func() ([]image.Use, error) { return k.b.Uses() }})
 	k.b = Open(roots, store, Options{CgroupParent: "/kist-build-test"})
@@ -62,6 +64,22 @@ func newKit(t testing.TB) *kit {
 	k.dir = filepath.Join(top, "context")
 	must(t, os.Mkdir(k.dir, 0o755))
 	return k
+}
+
+// waitForReapers keeps the test's directory until nobody removes layers in it:
+// one that comes late would make it again.
+func waitForReapers(r state.Roots) {
+	dir := "\x00" + filepath.Join(r.Data, "layer") + "\x00"
+	running := func() bool {
+		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		return slices.ContainsFunc(procs, func(p string) bool {
+			words, err := os.ReadFile(p)
+			return err == nil && strings.Contains(string(words), dir)
+		})
+	}
+	for deadline := time.Now().Add(time.Minute); running() && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func must(t testing.TB, err error) {
