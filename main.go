@@ -106,6 +106,9 @@ func newApp(roots state.Roots, rootless bool, cgroupParent string, out *ui.Outpu
 	a.volumes = volume.Open(roots, volume.Options{
 		Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() },
 		Pack: image.WriteTree, Unpack: a.images.UnpackTree,
+		Event: func(name, action string, attributes map[string]string) {
+			a.engine.VolumeEvent(name, action, attributes)
+		},
 	})
 	a.engine = container.New(container.Options{
 		Roots: roots, Images: a.images, Networks: a.networks, Volumes: a.volumes,

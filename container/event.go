@@ -30,8 +30,8 @@ const mostEvents = 4 << 20
 
 func (e *Engine) eventsFile() string { return filepath.Join(e.Roots.Run, "events.jsonl") }
 
-// event notes something that happened. One write of one line in append mode: no
-// lock, and no two lines mixed. An event that cannot be written stops nothing.
+// event notes something that happened to a container. An event that cannot be
+// written stops nothing.
 func (e *Engine) event(c *Config, action string, attributes map[string]string) {
 	attrs := map[string]string{"image": c.Image, "name": c.Name}
 	for _, m := range []map[string]string{c.Labels, attributes} {
@@ -39,8 +39,19 @@ func (e *Engine) event(c *Config, action string, attributes map[string]string) {
 			attrs[k] = v
 		}
 	}
+	e.noteEvent("container", action, Actor{c.ID, attrs})
+}
+
+// VolumeEvent notes what happened to a volume.
+func (e *Engine) VolumeEvent(name, action string, attributes map[string]string) {
+	e.noteEvent("volume", action, Actor{name, attributes})
+}
+
+// noteEvent writes one line, at once and in append mode: no lock, and no two lines
+// mixed.
+func (e *Engine) noteEvent(kind, action string, actor Actor) {
 	now := time.Now()
-	line, err := json.Marshal(Event{Type: "container", Action: action, Actor: Actor{c.ID, attrs}, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()})
+	line, err := json.Marshal(Event{Type: kind, Action: action, Actor: actor, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()})
 	if err != nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,6 +183,8 @@ func (m *specMaker) volumeSource(ctx context.Context, w *volume.Mount, root *os.
 	if err != nil {
 		return "", err
 	}
+	m.e.VolumeEvent(w.Source, "mount", map[string]string{"container": m.c.ID, "destination": w.Target,
+		"driver": cmp.Or(w.Driver, "local"), "propagation": w.Propagation, "read/write": strconv.FormatBool(!w.ReadOnly)})
 	if !w.NoCopy {
 		if err := m.e.Volumes.CopyUp(ctx, w.Source, dir, root, w.Target); err != nil {
 			return "", err

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 func TestCopyUpKeepsEverything(t *testing.T) {
@@ -90,6 +93,19 @@ func TestLinksLeadNoCopyOutside(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+func TestOwnerErrorNamesBothUIDsAndTheCure(t *testing.T) {
+	err := ownerError("/data", 70000, 5, unix.EINVAL)
+	text := ui.ErrorText(err)
+	for _, want := range []string{"give /data to uid 70000, gid 5", fmt.Sprintf("for uid %d", outsideUID()), "\nhint: ", "/etc/subuid", "usermod --add-subuids"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q lacks %q", text, want)
+		}
+	}
+	if err := Chown("/etc", 1, 1); err == nil {
+		t.Error("U gave /etc away")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,10 +43,17 @@ func outsideUID() int {
 	return os.Geteuid()
 }
 
+// systemDirs are what no typing error may give away.
+var systemDirs = [...]string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc",
+	"/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/var/run", "/var/tmp"}
+
 // Chown gives path and all that is in it to uid and gid, as the option U asks.
 // No link is followed and no mount is crossed; what has the owner already is
 // left alone.
 func Chown(path string, uid, gid int) error {
+	if slices.Contains(systemDirs[:], path) {
+		return fmt.Errorf("U: %s is a directory of the system, whose owners stay", path)
+	}
 	var top unix.Stat_t
 	if err := unix.Lstat(path, &top); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}

@@ -57,6 +57,7 @@ func (s *Store) remove(ctx context.Context, v *Volume) error {
 	if err := state.Remove(s.dir(v.Name)); err != nil {
 		return err
 	}
+	s.event(v, "destroy")
 	if v.Anonymous {
 		// Such a name is never given twice, so nobody makes this lock again.
 		os.Remove(s.lockFile(v.Name))

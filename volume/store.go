@@ -43,6 +43,14 @@ type Options struct {
 	// Unpack and Pack read and write archives, for import and export.
 	Unpack func(ctx context.Context, dir string, r io.Reader) error
 	Pack   func(ctx context.Context, w io.Writer, dir string) error
+	// Event notes what happened to a volume: create, destroy; nil for nowhere.
+	Event func(name, action string, attributes map[string]string)
+}
+
+func (s *Store) event(v *Volume, action string) {
+	if s.o.Event != nil {
+		s.o.Event(v.Name, action, map[string]string{"driver": v.Driver})
+	}
 }
 
 // A Store is the volumes below one root.
@@ -158,6 +166,7 @@ func (s *Store) Ensure(ctx context.Context, v Volume) (*Volume, error) {
 	if err := s.make(ctx, driver, &v); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 	}
+	s.event(&v, "create")
 	v.Path = s.path(&v)
 	return &v, nil
 }
@@ -232,10 +241,12 @@ func makeData(dir string, v *Volume) error {
 	if v.GID != nil {
 		gid = *v.GID
 	}
-	if err := os.Chown(dir, uid, gid); err != nil {
-		return ownerError("the volume", uid, gid, err)
+	err := os.Chown(dir, uid, gid)
+	var inner *os.PathError
+	if errors.As(err, &inner) {
+		return ownerError("it", max(uid, 0), max(gid, 0), inner.Err)
 	}
-	return nil
+	return err
 }
 
 // List returns all volumes, by name.
