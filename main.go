@@ -52,9 +52,12 @@ type globals struct {
 	Root    string `help:"Directory of images, containers, volumes and networks." placeholder:"DIR" env:"KIST_ROOT"`
 	Runroot string `help:"Directory of what is gone after a reboot." placeholder:"DIR" env:"KIST_RUNROOT"`
 	// CgroupParent is the cgroup above all containers' cgroups.
-	CgroupParent string       `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
-	Debug        bool         `short:"D" help:"Show the inner paths and causes of errors."`
-	Help         cli.HelpFlag `help:"Show help and exit."`
+	CgroupParent string `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
+	// Firewall and PublishAddress are of the published ports.
+	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." env:"KIST_FIREWALL"`
+	PublishAddress string       `name:"publish-address" help:"Where ports without an address are published: all addresses." placeholder:"IP" env:"KIST_PUBLISH_ADDRESS"`
+	Debug          bool         `short:"D" help:"Show the inner paths and causes of errors."`
+	Help           cli.HelpFlag `help:"Show help and exit."`
 }
 
 // run is one invocation of the command line; it returns the exit status.
@@ -82,12 +85,17 @@ func run(args []string, out *ui.Output) (status int) {
 	defer stop()
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(out)
-	err = newApp(roots, caller.Rootless(), g.CgroupParent, out).bind(kctx).Run()
+	err = newApp(roots, caller.Rootless(), g.CgroupParent, g.network(), out).bind(kctx).Run()
 	var silent ui.Exit
 	if err != nil && !errors.As(err, &silent) {
 		out.Notef("%s", ui.ErrorText(err))
 	}
 	return ui.ExitCode(err, 1)
+}
+
+// network are the settings of networks.
+func (g *globals) network() network.Options {
+	return network.Options{Firewall: g.Firewall, PublishAddress: g.PublishAddress}
 }
 
 // app is the domains, each knowing of the others only what it is handed here.
@@ -99,10 +107,11 @@ type app struct {
 	builder  *build.Builder
 }
 
-func newApp(roots state.Roots, rootless bool, cgroupParent string, out *ui.Output) *app {
+func newApp(roots state.Roots, rootless bool, cgroupParent string, nets network.Options, out *ui.Output) *app {
 	a := &app{}
 	a.images = image.Open(roots, image.Options{Rootless: rootless, Uses: a.imageUses})
-	a.networks = network.Open(roots, network.Options{Rootless: rootless, Warn: out.Warn})
+	nets.Rootless, nets.Warn = rootless, out.Warn
+	a.networks = network.Open(roots, nets)
 	a.volumes = volume.Open(roots, volume.Options{
 		Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() },
 		Pack: image.WriteTree, Unpack: a.images.UnpackTree,
@@ -162,7 +171,7 @@ func enter(roots state.Roots, caller rootless.Caller, out *ui.Output) int {
 // monitorMain plays a container's monitor, with what it calls of the domains.
 func monitorMain() int {
 	return monitor.Main(func(s *monitor.Spec) monitor.Hooks {
-		a := newApp(s.Roots, s.Rootless, "", &ui.Output{})
+		a := newApp(s.Roots, s.Rootless, "", network.Options{}, &ui.Output{})
 		return monitor.Hooks{
 			Cleanup: a.engine.AfterExit,
 			Event:   a.engine.MonitorEvent,

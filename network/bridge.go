@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -51,25 +52,11 @@ func (n *Network) find() bool {
 // ensure is Like: ip link add kist0 type bridge; ip addr add …; ip link set kist0 up
 func (bridgeDriver) ensure(ctx context.Context, m *Manager, n *Network) error {
 	if n.find() {
-		return nil
+		return m.heal(ctx, n)
 	}
-	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Link, MTU: n.mtu()}}
-	if err := netlink.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make bridge %s: %w", n.Link, err)
-	}
-	// No host takes router advertisements from its containers.
-	os.WriteFile("/proc/sys/net/ipv6/conf/"+n.Link+"/accept_ra", []byte("0"), 0)
-	found, err := netlink.LinkByName(n.Link)
-	if err != nil {
-		return fmt.Errorf("bridge %s: %w", n.Link, err)
-	}
-	pool := netip.MustParsePrefix(n.Subnet)
-	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", n.Gateway, pool.Bits()))
+	found, err := m.makeBridge(ctx, n)
 	if err != nil {
 		return err
-	}
-	if err := netlink.AddrAdd(found, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("address of %s: %w", n.Link, err)
 	}
 	if err := m.bridgeRules(ctx, n); err != nil {
 		return err
@@ -79,6 +66,63 @@ func (bridgeDriver) ensure(ctx context.Context, m *Manager, n *Network) error {
 	}
 	n.index = found.Attrs().Index
 	return nil
+}
+
+// makeBridge makes the bridge with its address. Meanwhile no other root on this
+// host does, as it might have chosen the same subnet.
+func (m *Manager) makeBridge(ctx context.Context, n *Network) (netlink.Link, error) {
+	l, err := lockFirewall(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	if err := m.chooseAgain(n); err != nil {
+		return nil, err
+	}
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Link, MTU: n.mtu()}}
+	if err := netlink.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("make bridge %s: %w", n.Link, err)
+	}
+	// No host takes router advertisements from its containers.
+	os.WriteFile("/proc/sys/net/ipv6/conf/"+n.Link+"/accept_ra", []byte("0"), 0)
+	found, err := netlink.LinkByName(n.Link)
+	if err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", n.Link, err)
+	}
+	pool := netip.MustParsePrefix(n.Subnet)
+	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", n.Gateway, pool.Bits()))
+	if err != nil {
+		return nil, err
+	}
+	if err := netlink.AddrAdd(found, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("address of %s: %w", n.Link, err)
+	}
+	return found, nil
+}
+
+// chooseAgain takes another subnet if the host has come to use the one that was
+// chosen: by a VPN, or a network of another root.
+func (m *Manager) chooseAgain(n *Network) error {
+	if m.dropStale(n, ""); !n.Chosen || len(n.Leases) > 0 {
+		return nil
+	}
+	if _, err := netlink.LinkByName(n.Link); err == nil {
+		return nil // half made: the address may be its own
+	}
+	taken, err := hostPrefixes()
+	if err != nil || !overlapsAny(netip.MustParsePrefix(n.Subnet), taken) {
+		return err
+	}
+	others, err := m.List()
+	if err != nil {
+		return err
+	}
+	pool, err := freePool(others)
+	if err != nil {
+		return err
+	}
+	n.Subnet, n.Gateway = pool.String(), pool.Addr().Next().String()
+	return m.writeNetwork(n)
 }
 
 // join makes a veth pair, one end on the bridge, the other directly in the sandbox.
@@ -134,13 +178,24 @@ func (e *Endpoint) configure() error {
 	if err != nil {
 		return err
 	}
-	if err := h.AddrAdd(link, addr); err != nil {
+	if err := addAddress(h, link, addr); err != nil {
 		return fmt.Errorf("address %s: %w", e.Address, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", e.Link, err)
 	}
 	return e.route(h, link)
+}
+
+// addAddress waits for an ipvlan link of a sandbox just removed: the kernel takes
+// namespaces apart later, and until then the parent knows its address as used.
+func addAddress(h *netlink.Handle, link netlink.Link, addr *netlink.Addr) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := h.AddrAdd(link, addr)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // route makes the endpoint the sandbox's way to everywhere, if it is to be.

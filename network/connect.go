@@ -99,6 +99,11 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 		return fmt.Errorf("the container is not in network %s", network)
 	}
 	e := s.Endpoints[i]
+	if i == 0 && len(s.Ports) > 0 { // they lead to this address
+		if err := m.removeRules(ctx, s.portBlocks()); err != nil {
+			return err
+		}
+	}
 	if err := nameserver.Withdraw(m.endpointDir(network), s.ID); err != nil {
 		return err
 	}
@@ -117,8 +122,11 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 		return err
 	}
 	s.Endpoints = slices.Delete(s.Endpoints, i, i+1)
+	if i == 0 && len(s.Ports) > 0 {
+		err = m.addRules(ctx, s.portBlocks())
+	}
 	if e.Default {
-		err = m.reroute(s, ns)
+		err = errors.Join(err, m.reroute(s, ns))
 	}
 	return errors.Join(err, m.record(s))
 }

@@ -36,9 +36,16 @@ const DefaultBridge = "bridge"
 type Options struct {
 	// Rootless has no bridge of the host's.
 	Rootless bool
+	// Firewall is FirewallNone for no rules at all; "" for iptables.
+	Firewall string
+	// PublishAddress is where ports without an address are published: "" for all.
+	PublishAddress string
 	// Warn tells of something that stops nothing; nil for silence.
 	Warn func(format string, a ...any)
 }
+
+// FirewallNone leaves all rules, and IP forwarding, to the administrator.
+const FirewallNone = "none"
 
 // A Manager is the networks of one pair of roots. It holds nothing open.
 type Manager struct {

@@ -20,6 +20,8 @@ import (
 
 // Network is a network's file: its kind, its pool, and who has which address.
 type Network struct {
+	// Chosen tells that the subnet is not the user's but of the default pools.
+	Chosen  bool      `json:"chosen,omitempty"`
 	Version int       `json:"version"`
 	ID      string    `json:"id,omitempty"`
 	Name    string    `json:"name"`
@@ -154,7 +156,7 @@ func (n *Network) settlePool(others []*Network) error {
 		if err != nil {
 			return err
 		}
-		n.Subnet = pool.String()
+		n.Subnet, n.Chosen = pool.String(), true
 	}
 	pool, err := netip.ParsePrefix(n.Subnet)
 	if err != nil || !pool.Addr().Is4() || pool.Masked() != pool || pool.Bits() > 30 || pool.Bits() == 0 {
@@ -234,6 +236,9 @@ func (m *Manager) Prune(ctx context.Context) (removed []string, err error) {
 	}
 	for _, n := range list {
 		if n.Name == DefaultBridge {
+			if err := m.retire(ctx); err != nil {
+				return removed, err
+			}
 			continue
 		}
 		err := m.Remove(ctx, n.Name)
@@ -246,6 +251,27 @@ func (m *Manager) Prune(ctx context.Context) (removed []string, err error) {
 		removed = append(removed, n.Name)
 	}
 	return removed, nil
+}
+
+// retire removes the host's part of the default bridge while no container is in
+// it; the next one makes it anew.
+func (m *Manager) retire(ctx context.Context) error {
+	l, err := m.lock(ctx, DefaultBridge)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	n, err := m.readNetwork(DefaultBridge)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.dropStale(n, ""); len(n.Leases) > 0 {
+		return nil
+	}
+	return bridgeDriver{}.remove(ctx, m, n)
 }
 
 // defaultNetwork makes the file of the default bridge on its first use.

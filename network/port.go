@@ -18,7 +18,9 @@ type PortBinding struct {
 	// HostIP is "" for all addresses.
 	HostIP string `json:"hostIp,omitempty"`
 	// HostPort is 0 for any free one.
-	HostPort      uint16 `json:"hostPort,omitempty"`
+	HostPort uint16 `json:"hostPort,omitempty"`
+	// HostLast ends the range from HostPort of which any free one will do.
+	HostLast      uint16 `json:"-"`
 	ContainerPort uint16 `json:"containerPort"`
 	// Proto is tcp, udp or sctp.
 	Proto string `json:"proto"`
@@ -75,6 +77,9 @@ func ParsePort(s string) ([]PortBinding, error) {
 		if host != "" {
 			b.HostPort = uint16(hostFirst + n - first)
 		}
+		if first == last && hostLast > hostFirst {
+			b.HostLast = uint16(hostLast)
+		}
 		list = append(list, b)
 	}
 	return list, nil
@@ -121,9 +126,19 @@ func (m *Manager) claimPorts(id string, wanted []PortBinding) (claimed []Publish
 			m.freePorts(claimed)
 		}
 	}()
+	if a := m.o.PublishAddress; a != "" && net.ParseIP(a) == nil {
+		return nil, fmt.Errorf("publish address %q (KIST_PUBLISH_ADDRESS) is not an IP address", a)
+	}
 	for _, w := range wanted {
+		if w.HostIP == "" {
+			w.HostIP = m.o.PublishAddress
+		}
 		p := PublishedPort{w}
-		if p.HostPort != 0 {
+		if p.HostLast != 0 {
+			if p, err = m.firstPort(id, p, int(p.HostPort), int(p.HostLast)); err != nil {
+				return claimed, err
+			}
+		} else if p.HostPort != 0 {
 			if err := m.claimPort(id, p); err != nil {
 				return claimed, fmt.Errorf("publish %s: %w", p.Host(), err)
 			}
@@ -141,10 +156,15 @@ func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
 	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		fmt.Sscan(string(data), &low, &high)
 	}
+	return m.firstPort(id, p, low, high)
+}
+
+// firstPort takes the first free port of a range.
+func (m *Manager) firstPort(id string, p PublishedPort, low, high int) (PublishedPort, error) {
 	for n := low; n <= high; n++ {
 		p.HostPort = uint16(n)
-		if m.claimPort(id, p) == nil {
-			return p, nil
+		if err := m.claimPort(id, p); !errors.Is(err, errPortTaken) {
+			return p, err
 		}
 	}
 	return p, fmt.Errorf("publish port %d: no free port from %d to %d", p.ContainerPort, low, high)

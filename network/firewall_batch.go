@@ -1,0 +1,128 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// Every call of iptables costs milliseconds, so the rules of any number of
+// networks and ports are compared with one iptables-save and changed with one
+// iptables-restore, which is atomic for each table.
+
+// A block is rules that hold only together and in their order.
+type block struct {
+	// top blocks stand before the rules that are appended.
+	top   bool
+	rules []rule
+}
+
+// String is the rule as iptables-save prints it, which is how rules are compared:
+// so every rule is written in its order, addresses with their prefix length.
+func (r rule) String() string { return "-A " + r.chain + " " + strings.Join(r.spec, " ") }
+
+// present are the lines of each table: ":CHAIN" for a chain, else a rule.
+type present map[string]map[string]bool
+
+func (p present) rule(r rule) bool           { return p[r.table][r.String()] }
+func (p present) chain(table, c string) bool { return p[table][":"+c] }
+
+// empty reports whether no rule stands in the chain.
+func (p present) empty(table, chain string) bool {
+	for line := range p[table] {
+		if strings.HasPrefix(line, "-A "+chain+" ") {
+			return false
+		}
+	}
+	return true
+}
+
+// loadRules is Like: iptables-save
+func loadRules(ctx context.Context) (present, error) {
+	out, err := exec.CommandContext(ctx, "iptables-save").Output()
+	if err != nil {
+		return nil, fmt.Errorf("iptables-save: %w (install iptables, or use --firewall none)", err)
+	}
+	return parseRules(string(out)), nil
+}
+
+func parseRules(saved string) present {
+	p, table := present{}, ""
+	for line := range strings.Lines(saved) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+			p[table] = map[string]bool{}
+		case strings.HasPrefix(line, ":") && table != "":
+			name, _, _ := strings.Cut(line, " ")
+			p[table][name] = true
+		case strings.HasPrefix(line, "-A ") && table != "":
+			p[table][line] = true
+		}
+	}
+	return p
+}
+
+// script is what iptables-restore reads.
+type script map[string]*bytes.Buffer
+
+func (s script) add(table, line string) {
+	if s[table] == nil {
+		s[table] = new(bytes.Buffer)
+	}
+	s[table].WriteString(line + "\n")
+}
+
+// addMissing plans the rules that are not there. Of a block at the top none may
+// come to stand before one it has to follow, so all of it is made anew.
+func (s script) addMissing(have present, b block) {
+	missing := 0
+	for _, r := range b.rules {
+		if !have.rule(r) {
+			missing++
+		}
+	}
+	if missing == 0 {
+		return
+	}
+	if b.top {
+		s.remove(have, b)
+	}
+	for i, r := range b.rules {
+		switch {
+		case b.top:
+			s.add(r.table, fmt.Sprintf("-I %s %d %s", r.chain, i+1, strings.Join(r.spec, " ")))
+		case !have.rule(r):
+			s.add(r.table, r.String())
+		}
+	}
+}
+
+// remove plans the removal of the rules that are there.
+func (s script) remove(have present, b block) {
+	for _, r := range b.rules {
+		if have.rule(r) {
+			s.add(r.table, "-D "+strings.TrimPrefix(r.String(), "-A "))
+		}
+	}
+}
+
+// run is Like: iptables-restore --noflush
+func (s script) run(ctx context.Context) error {
+	if len(s) == 0 {
+		return nil
+	}
+	var in bytes.Buffer
+	for table, lines := range s {
+		fmt.Fprintf(&in, "*%s\n%sCOMMIT\n", table, lines)
+	}
+	cmd := exec.CommandContext(ctx, "iptables-restore", "--noflush", "--wait", "5")
+	cmd.Stdin = &in
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("iptables-restore: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// heal makes the network's rules again if someone flushed them, and then those of
+// all others too.
+func (m *Manager) heal(ctx context.Context, n *Network) error {
+	if m.o.Firewall == FirewallNone {
+		return nil
+	}
+	have, err := loadRules(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range n.blocks() {
+		if !have.complete() || slices.ContainsFunc(b.rules, func(r rule) bool { return !have.rule(r) }) {
+			return m.Reload(ctx)
+		}
+	}
+	if n.Internal {
+		return nil
+	}
+	return m.forwarding()
+}
+
+// Reload makes all rules that are missing: of the networks whose bridge is there,
+// and of the published ports.
+func (m *Manager) Reload(ctx context.Context) error {
+	if m.o.Firewall == FirewallNone {
+		return nil
+	}
+	list, err := m.List()
+	if err != nil {
+		return err
+	}
+	var blocks []block
+	outside := false
+	for _, n := range list {
+		if n.driverName() == "bridge" && n.find() {
+			blocks = append(blocks, n.blocks()...)
+			outside = outside || !n.Internal
+		}
+	}
+	sandboxes, err := m.sandboxes()
+	if err != nil {
+		return err
+	}
+	for _, s := range sandboxes {
+		blocks = append(blocks, s.portBlocks()...)
+	}
+	if len(blocks) == 0 {
+		return nil
+	}
+	if err := m.addRules(ctx, blocks); err != nil || !outside {
+		return err
+	}
+	return m.forwarding()
+}
+
+// sandboxes are all that have a file.
+func (m *Manager) sandboxes() ([]*Sandbox, error) {
+	files, err := filepath.Glob(filepath.Join(m.roots.Run, "network", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var list []*Sandbox
+	for _, f := range files {
+		s, err := m.Sandbox(strings.TrimSuffix(filepath.Base(f), ".json"))
+		if errors.Is(err, ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// warnFirewall tells that published ports go past another firewall.
+func (m *Manager) warnFirewall(ports []PublishedPort) {
+	open := slices.ContainsFunc(ports, func(p PublishedPort) bool {
+		a, err := netip.ParseAddr(p.HostIP)
+		return err != nil || !a.IsLoopback()
+	})
+	if name := otherFirewall("/"); open && name != "" && m.o.Warn != nil {
+		m.o.Warn("%s is active: published ports go past it (publish on 127.0.0.1, or close them in chain %s)", name, chainUser)
+	}
+}
+
+// otherFirewall names the firewall manager that is active on the host below root.
+func otherFirewall(root string) string {
+	if data, err := os.ReadFile(filepath.Join(root, "etc/ufw/ufw.conf")); err == nil {
+		for line := range strings.Lines(string(data)) {
+			if strings.EqualFold(strings.TrimSpace(line), "enabled=yes") {
+				return "ufw"
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "run/firewalld")); err == nil {
+		return "firewalld"
+	}
+	return ""
+}
+
+// ReloadCmd is `kist network reload`.
+type ReloadCmd struct {
+	All        bool     `short:"a" help:"All containers, as without a name."`
+	Latest     bool     `short:"l" help:"For podman's sake: the rules of all are looked at."`
+	Containers []string `arg:"" optional:"" name:"container" help:"For podman's sake: the rules of all are looked at."`
+}
+
+// Run puts back the rules that a restart of a firewall took away.
+func (c *ReloadCmd) Run(ctx context.Context, m *Manager) error {
+	if err := m.Reload(ctx); err != nil {
+		return fmt.Errorf("network reload: %w", err)
+	}
+	return nil
+}
