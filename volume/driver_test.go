@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -195,7 +196,9 @@ func TestPluginProcess(t *testing.T) {
 	helper(t, "plugin", plugins)
 	socket := filepath.Join(plugins, "toy.sock")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		// The name is there before the plugin listens.
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
 			break
 		}
 		if time.Now().After(end) {
