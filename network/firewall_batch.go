@@ -5,7 +5,10 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Every call of iptables costs milliseconds, so the rules of any number of
@@ -39,9 +42,20 @@ func (p present) empty(table, chain string) bool {
 	return true
 }
 
+// tool is the path of a system administrator's program: the monitor has no PATH,
+// and many a user's lacks sbin.
+func tool(name string) string {
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"} {
+		if path := filepath.Join(dir, name); unix.Access(path, unix.X_OK) == nil {
+			return path
+		}
+	}
+	return name
+}
+
 // loadRules is Like: iptables-save
 func loadRules(ctx context.Context) (present, error) {
-	out, err := exec.CommandContext(ctx, "iptables-save").Output()
+	out, err := exec.CommandContext(ctx, tool("iptables-save")).Output()
 	if err != nil {
 		return nil, fmt.Errorf("iptables-save: %w (install iptables, or use --firewall none)", err)
 	}
@@ -119,7 +133,7 @@ func (s script) run(ctx context.Context) error {
 	for table, lines := range s {
 		fmt.Fprintf(&in, "*%s\n%sCOMMIT\n", table, lines)
 	}
-	cmd := exec.CommandContext(ctx, "iptables-restore", "--noflush", "--wait", "5")
+	cmd := exec.CommandContext(ctx, tool("iptables-restore"), "--noflush", "--wait", "5")
 	cmd.Stdin = &in
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("iptables-restore: %w: %s", err, bytes.TrimSpace(out))
