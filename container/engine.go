@@ -12,7 +12,6 @@ import (
 	"errors"
 	"path/filepath"
 
-	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
@@ -75,12 +74,4 @@ const (
 
 func (e *Engine) lock(ctx context.Context, id string) (*state.Lock, error) {
 	return state.AcquireLock(ctx, e.Roots.Lock("container-"+id))
-}
-
-func (c *Config) logConfig(e *Engine) monitor.LogConfig {
-	l := c.Log
-	if l.Path == "" && l.Driver != "none" {
-		l.Path = e.dataDir(c.ID, c.ID+"-json.log")
-	}
-	return l
 }

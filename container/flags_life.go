@@ -18,7 +18,7 @@ type lifeFlags struct {
 	StopSignal  string `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
 	StopTimeout *int   `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
 	healthFlags `embed:""`
-	LogDriver   string   `help:"Where its output is kept: json-file, local or none." placeholder:"DRIVER"`
+	LogDriver   string   `help:"Where its output is kept: json-file, local, journald, syslog or none." placeholder:"DRIVER"`
 	LogOpt      []string `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
 }
 
@@ -51,7 +51,7 @@ func (f *createFlags) life(c *Config) error {
 		return errors.New("--rm and --restart contradict each other")
 	}
 	c.Log = monitor.LogConfig{Driver: f.LogDriver, Options: pairs(f.LogOpt)}
-	if err := monitor.CheckLog(c.Log); err != nil {
+	if err := c.checkLog(); err != nil {
 		return err
 	}
 	return f.health(c)

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,8 +28,11 @@ type logWriter interface {
 
 // Log drivers and their defaults.
 const (
-	driverJSON = "json-file"
-	driverNone = "none"
+	driverJSON     = "json-file"
+	driverLocal    = "local"
+	driverJournald = "journald"
+	driverSyslog   = "syslog"
+	driverNone     = "none"
 
 	// DefaultMaxSize and DefaultMaxFile bound a log unless the user says
 	// otherwise: docker's own default of no bound fills disks.
@@ -37,26 +42,91 @@ const (
 
 // CheckLog reports whether a log configuration can be used.
 func CheckLog(c LogConfig) error {
-	switch c.Driver {
-	case driverNone:
-		return nil
-	case "", driverJSON, "local":
-		_, err := limitsOf(c.Options)
+	if !slices.Contains(Drivers(), c.Driver) && c.Driver != "" {
+		return fmt.Errorf("--log-driver %s: no such driver (there are %s)", c.Driver, strings.Join(Drivers(), ", "))
+	}
+	for key := range c.Options {
+		if !slices.Contains(optionsOf(c.Driver), key) {
+			return fmt.Errorf("--log-opt %s: no such option of this driver", key)
+		}
+	}
+	if _, err := limitsOf(c.Options); err != nil {
 		return err
 	}
-	return fmt.Errorf("--log-driver %s: no such driver (there are json-file, local, none)", c.Driver)
+	if c.Driver == driverSyslog {
+		_, err := newSyslog(c)
+		return err
+	}
+	return nil
+}
+
+// Drivers are the log drivers.
+func Drivers() []string {
+	return []string{driverJSON, driverLocal, driverJournald, driverSyslog, driverNone}
+}
+
+var (
+	commonOptions = [...]string{"labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"}
+	fileOptions   = [...]string{"max-size", "max-file", "compress"}
+	cacheOptions  = [...]string{"cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"}
+	syslogOptions = [...]string{"syslog-address", "syslog-facility", "syslog-format", "syslog-tls-ca-cert", "syslog-tls-cert",
+		"syslog-tls-key", "syslog-tls-skip-verify"}
+)
+
+func optionsOf(driver string) []string {
+	switch driver {
+	case driverNone:
+		return commonOptions[:]
+	case driverJournald:
+		return slices.Concat(commonOptions[:], cacheOptions[:])
+	case driverSyslog:
+		return slices.Concat(commonOptions[:], cacheOptions[:], syslogOptions[:])
+	}
+	return slices.Concat(commonOptions[:], fileOptions[:])
 }
 
 func openLog(c LogConfig) (logWriter, error) {
-	if c.Driver == driverNone {
-		return noLog{}, nil
-	}
 	l, err := limitsOf(c.Options)
 	if err != nil {
 		return nil, err
 	}
+	log, err := openDriver(c, l)
+	if err != nil || c.Options["mode"] != "non-blocking" {
+		return log, err
+	}
+	return newQueuedLog(log, l.maxBuffer), nil
+}
+
+// openDriver opens a log and, of one that is kept elsewhere, also the file that
+// `kist logs` reads; docker calls that dual logging.
+func openDriver(c LogConfig, l logLimits) (logWriter, error) {
+	var remote sink
+	var err error
+	switch c.Driver {
+	case driverNone:
+		return noLog{}, nil
+	case driverJournald:
+		remote, err = openJournal(c)
+	case driverSyslog:
+		remote, err = openSyslog(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if remote != nil && c.Uncached() {
+		return &lineLog{sink: remote}, nil
+	}
 	j := &jsonLog{path: c.Path, logLimits: l, attrs: attrsJSON(c.Attrs)}
-	return j, j.open()
+	if err := j.open(); err != nil || remote == nil {
+		return j, err
+	}
+	return both{&lineLog{sink: remote}, j}, nil
+}
+
+// Uncached reports whether nothing is kept that `kist logs` could read.
+func (c LogConfig) Uncached() bool {
+	off, _ := strconv.ParseBool(c.Options["cache-disabled"])
+	return c.Driver == driverNone || off
 }
 
 type noLog struct{}
@@ -69,13 +139,15 @@ type logLimits struct {
 	maxSize  int64 // bytes; -1 is no bound
 	maxFile  int   // files, the current one included
 	compress bool
+	// maxBuffer is how many bytes wait in mode non-blocking.
+	maxBuffer int
 }
 
 func limitsOf(options map[string]string) (logLimits, error) {
-	l := logLimits{maxSize: DefaultMaxSize, maxFile: DefaultMaxFile}
+	l := logLimits{maxSize: DefaultMaxSize, maxFile: DefaultMaxFile, maxBuffer: 1 << 20}
 	for key, value := range options {
 		var err error
-		switch key {
+		switch strings.TrimPrefix(key, "cache-") {
 		case "max-size":
 			if value == "-1" {
 				l.maxSize = -1
@@ -88,9 +160,18 @@ func limitsOf(options map[string]string) (logLimits, error) {
 			}
 		case "compress":
 			l.compress, err = strconv.ParseBool(value)
-		case "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size":
-		default:
-			return l, fmt.Errorf("--log-opt %s: no such option of this driver", key)
+		case "disabled", "syslog-tls-skip-verify":
+			_, err = strconv.ParseBool(value)
+		case "mode":
+			if value != "blocking" && value != "non-blocking" {
+				err = errors.New("want blocking or non-blocking")
+			}
+		case "max-buffer-size":
+			var n int64
+			if n, err = units.RAMInBytes(value); err == nil && (n <= 0 || n > 1<<30) {
+				err = errors.New("want a size such as 4m")
+			}
+			l.maxBuffer = int(n)
 		}
 		if err != nil {
 			return l, fmt.Errorf("--log-opt %s=%s: %w", key, value, err)

@@ -36,7 +36,7 @@ type ReadOptions struct {
 // ReadLogs writes a container's log, in the order in which it was written,
 // across rotation without a gap.
 func ReadLogs(ctx context.Context, c LogConfig, o ReadOptions, stdout, stderr io.Writer) error {
-	if c.Driver == driverNone {
+	if c.Uncached() {
 		return ErrNoLogs
 	}
 	r := &logReader{o: o, path: c.Path, out: bufio.NewWriterSize(stdout, 64<<10)}

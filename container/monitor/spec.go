@@ -96,6 +96,11 @@ type LogConfig struct {
 	// Path is the file of the json-file and local drivers.
 	Path    string            `json:"path,omitempty"`
 	Options map[string]string `json:"options,omitempty"`
+	// ID, Name, Image and Tag tell other logs than a file whose lines these are.
+	ID    string `json:"id,omitempty"`
+	Name  string `json:"name,omitempty"`
+	Image string `json:"image,omitempty"`
+	Tag   string `json:"tag,omitempty"`
 	// Attrs are the labels and variables the options chose.
 	Attrs map[string]string `json:"attrs,omitempty"`
 }
