@@ -90,8 +90,8 @@ func (e *Engine) checkLitter(repair bool) ([]string, error) {
 				continue // being created
 			}
 			lock.Unlock()
-		} else if info, err := entry.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
-			continue // being removed
+		} else if info, err := entry.Info(); err != nil || !repair && time.Since(info.ModTime()) < time.Minute {
+			continue // perhaps being removed, which two may do at once
 		}
 		found = append(found, "half-made or half-removed container "+strings.TrimPrefix(name, "."))
 		if repair {

@@ -566,15 +566,21 @@ func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 
 // WaitCmd is `kist wait`.
 type WaitCmd struct {
-	Condition  string   `default:"stopped" enum:"stopped,exited,not-running,removed,next-exit,running,healthy,unhealthy" help:"What to wait for."`
+	Condition  string `default:"stopped" enum:"stopped,exited,not-running,removed,removing,next-exit,created,configured,initialized,paused,stopping,running,healthy,unhealthy" help:"What to wait for: stopped, removed, next-exit, running, paused, created, healthy, unhealthy."`
+	Interval   string `hidden:""`
+	latestFlag `embed:""`
 	Ignore     bool     `short:"i" help:"A container that is not there counts as ended with -1."`
-	Containers []string `arg:"" name:"container" help:"Containers to wait for."`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers to wait for."`
 }
 
 // Run prints the exit code of each container when it has ended.
 func (c *WaitCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	names, err := e.choose(c.Containers, false, c.Latest, choice{}, nil)
+	if err != nil {
+		return fmt.Errorf("wait: %w", err)
+	}
 	var errs []error
-	for _, name := range c.Containers {
+	for _, name := range names {
 		ct, err := e.Lookup(name)
 		if errors.Is(err, ErrNotFound) && c.Ignore {
 			out.Print(-1)
@@ -614,13 +620,15 @@ func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
 			return st.ExitCode, nil
 		case gone:
 			return 0, ErrNotFound
-		case condition == "running" && st.Live(), condition == st.Health && st.Health != "":
+		case condition == "running" && st.Live(), condition == st.Health && st.Health != "", condition == StatusPaused && st.Word == StatusPaused:
+			return 0, nil
+		case (condition == "created" || condition == "configured" || condition == "initialized") && err == nil:
 			return 0, nil
 		case condition == "next-exit":
 			if ran = ran || st.Live(); ran && !st.Busy() {
 				return st.ExitCode, nil
 			}
-		case (condition == "stopped" || condition == "exited" || condition == "not-running") && !st.Busy():
+		case (condition == "stopped" || condition == "exited" || condition == "not-running" || condition == "stopping" || condition == "removing") && !st.Busy():
 			return st.ExitCode, nil
 		}
 		select {

@@ -64,5 +64,8 @@ func Commands() []ui.Command {
 	return []ui.Command{{
 		Name: "version", Group: "System", Help: "Show the version of kist.",
 		New: func() any { return new(VersionCmd) },
+	}, {
+		Name: "completion", Group: "System", Help: "Print the completion script of a shell.",
+		New: func() any { return new(CompletionCmd) },
 	}}
 }
