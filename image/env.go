@@ -36,7 +36,7 @@ func (f *RegistryFlags) Config() *registry.Config {
 }
 
 func (f *RegistryFlags) keychain() *registry.Keychain {
-	return registry.DefaultKeychain(f.Authfile, home(), os.Getuid(), os.Getenv)
+	return registry.DefaultKeychain(f.Authfile, home(), os.Getenv)
 }
 
 func home() string {

@@ -18,14 +18,14 @@ import (
 // ManifestCmds are the subcommands of `kist manifest`. A list is an index in
 // the store: it has a name like an image, and is pushed like one.
 type ManifestCmds struct {
-	Create   ManifestCreateCmd   `cmd:"" help:"Make a list of images."`
-	Add      ManifestAddCmd      `cmd:"" help:"Add images to a list."`
-	Annotate ManifestAnnotateCmd `cmd:"" help:"Say what platform an image of a list is for."`
-	Inspect  ManifestInspectCmd  `cmd:"" help:"Print a list or manifest, also of a registry."`
-	Push     ManifestPushCmd     `cmd:"" help:"Push a list and its images."`
-	Remove   ManifestRemoveCmd   `cmd:"" help:"Take an image out of a list."`
-	Rm       ManifestRmCmd       `cmd:"" help:"Remove lists."`
-	Exists   ManifestExistsCmd   `cmd:"" help:"Tell by the exit status whether a list is there."`
+	Create   ManifestCreateCmd   `cmd:"" help:"Make a list of images"`
+	Add      ManifestAddCmd      `cmd:"" help:"Add images to a list"`
+	Annotate ManifestAnnotateCmd `cmd:"" help:"Say what platform an image of a list is for"`
+	Inspect  ManifestInspectCmd  `cmd:"" help:"Print a list or manifest, also of a registry"`
+	Push     ManifestPushCmd     `cmd:"" help:"Push a list and its images"`
+	Remove   ManifestRemoveCmd   `cmd:"" help:"Take an image out of a list"`
+	Rm       ManifestRmCmd       `cmd:"" help:"Remove lists"`
+	Exists   ManifestExistsCmd   `cmd:"" help:"Tell by the exit status whether a list is there"`
 }
 
 // list returns the index named name.

@@ -28,7 +28,7 @@ type Keychain struct {
 
 // DefaultKeychain reads what docker and podman read. authFile (--authfile), or
 // else $REGISTRY_AUTH_FILE, stands for all of them. home is "" for none.
-func DefaultKeychain(authFile, home string, uid int, getenv func(string) string) *Keychain {
+func DefaultKeychain(authFile, home string, getenv func(string) string) *Keychain {
 	if authFile == "" {
 		authFile = getenv("REGISTRY_AUTH_FILE")
 	}
@@ -39,14 +39,13 @@ func DefaultKeychain(authFile, home string, uid int, getenv func(string) string)
 	if docker == "" {
 		docker = filepath.Join(home, ".docker")
 	}
-	run := getenv("XDG_RUNTIME_DIR")
-	if run == "" {
-		run = fmt.Sprintf("/run/user/%d", uid)
+	files := []string{filepath.Join(docker, "config.json")}
+	if run := getenv("XDG_RUNTIME_DIR"); run != "" {
+		files = append(files, filepath.Join(run, "containers/auth.json"))
 	}
-	return &Keychain{Files: []string{
-		filepath.Join(docker, "config.json"), filepath.Join(run, "containers/auth.json"),
-		fmt.Sprintf("/run/containers/%d/auth.json", uid), filepath.Join(home, ".config/containers/auth.json"),
-	}}
+	// Root's own; nobody else may read it, and then it is passed over.
+	files = append(files, "/run/containers/0/auth.json", filepath.Join(home, ".config/containers/auth.json"))
+	return &Keychain{Files: files}
 }
 
 // dockerHubKey is docker's name of Docker Hub in its files.
