@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +36,8 @@ type bundle struct {
 	id   string
 	dir  string
 	spec *specs.Spec
+	// spare makes it start with an init that was started ahead.
+	spare bool
 }
 
 func newBundle(t testing.TB, args ...string) *bundle {
@@ -50,7 +54,7 @@ func newBundle(t testing.TB, args ...string) *bundle {
 		must(t, os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), busybox, 0o755))
-	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat tty test head seq grep uname touch date usleep") {
+	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat tty test head seq grep uname touch date usleep wc ip") {
 		must(t, os.Symlink("busybox", filepath.Join(dir, "rootfs/bin", a)))
 	}
 	id := fmt.Sprintf("t%d-%s", os.Getpid(), filepath.Base(dir))
@@ -99,7 +103,12 @@ func (b *bundle) run() (string, unix.WaitStatus, error) {
 	r, w, err := os.Pipe()
 	must(b.t, err)
 	defer r.Close()
-	p, err := b.r.Create(context.Background(), b.id, CreateOptions{Bundle: b.dir, Spec: b.spec, Stdout: w, Stderr: w})
+	o := CreateOptions{Bundle: b.dir, Spec: b.spec, Stdout: w, Stderr: w}
+	if b.spare {
+		o.Spare, err = Prestart()
+		must(b.t, err)
+	}
+	p, err := b.r.Create(context.Background(), b.id, o)
 	w.Close()
 	if err != nil {
 		return "", 0, err
@@ -125,6 +134,38 @@ func (b *bundle) wantOutput(want string) {
 
 func TestRunInItsNamespaces(t *testing.T) {
 	newBundle(t, "sh", "-c", "echo $$; hostname; pwd; ls /proc/self/fd | wc -l; id -u").wantOutput("1\nbox\n/\n4\n0\n")
+}
+
+// TestSpareIsLikeAnyInit sees that a container whose init was started ahead has
+// the same namespaces, cgroups and descriptors as one whose was not.
+func TestSpareIsLikeAnyInit(t *testing.T) {
+	const look = `echo $$; hostname; pwd; ls -l /proc/self/fd | wc -l; ls /dev; mount | wc -l; ip addr | grep -c lo; cat /proc/self/cgroup; id
+		for n in cgroup ipc mnt net pid uts; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo other $n; done`
+	plain := newBundle(t, "sh", "-c", look)
+	want, _, err := plain.run()
+	must(t, err)
+	spare := newBundle(t, "sh", "-c", look)
+	spare.spare = true
+	spare.spec.Linux.CgroupsPath = plain.spec.Linux.CgroupsPath
+	spare.wantOutput(want)
+	for _, kind := range []specs.LinuxNamespaceType{specs.IPCNamespace, specs.MountNamespace, specs.NetworkNamespace, specs.PIDNamespace, specs.UTSNamespace} {
+		file := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[kind]
+		host, err := os.Readlink("/proc/self/ns/" + cmp.Or(file, string(kind)))
+		must(t, err)
+		b := newBundle(t, "readlink", "/proc/self/ns/"+cmp.Or(file, string(kind)))
+		b.spare = true
+		if out, _, err := b.run(); err != nil || out == host+"\n" || out == "" {
+			t.Errorf("%s namespace is %q, %v; the host's is %q", kind, out, err, host)
+		}
+	}
+}
+
+// TestSpareThatDoesNotFitIsEnded gives one to a container of the host's pids.
+func TestSpareThatDoesNotFitIsEnded(t *testing.T) {
+	b := newBundle(t, "sh", "-c", "test $$ != 1 && echo other")
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	b.spare = true
+	b.wantOutput("other\n")
 }
 
 func TestExitStatusIsThePayloads(t *testing.T) {
