@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,13 +62,35 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Condition:           condition(errBusybox),
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"as-user": asUser},
 		Setup: func(env *testscript.Env) error {
 			return setup(env, archive)
 		},
 	})
 }
 
-// condition answers what a script may ask for: [root], [busybox],
+// userID is somebody without an entry in passwd(5), subuid(5) and subgid(5).
+const userID = "23456"
+
+// asUser runs a command as an unprivileged user, in a home of its own.
+func asUser(ts *testscript.TestScript, neg bool, args []string) {
+	home := ts.Getenv("USERHOME")
+	err := ts.Exec("setpriv", append([]string{
+		"--reuid=" + userID, "--regid=" + userID, "--clear-groups", "--inh-caps=-all",
+		"env", "-i", "--chdir=" + home, "PATH=" + home + "/bin:/usr/bin:/bin", "HOME=" + home, "XDG_RUNTIME_DIR=" + home,
+	}, args...)...)
+	if (err != nil) != neg {
+		ts.Fatalf("%q: %v", args, err)
+	}
+}
+
+// userNamespaces reports whether anybody may make them.
+func userNamespaces() bool {
+	cmd := exec.Command("setpriv", "--reuid="+userID, "--regid="+userID, "--clear-groups", "unshare", "-U", "true")
+	return cmd.Run() == nil
+}
+
+// condition answers what a script may ask for: [root], [busybox], [userns],
 // [prog:NAME], and [v1] or [v2] for the cgroups that there are.
 func condition(errBusybox error) func(string) (bool, error) {
 	return func(cond string) (bool, error) {
@@ -80,6 +103,8 @@ func condition(errBusybox error) func(string) (bool, error) {
 			return (err == nil) == (cond == "v2"), nil
 		case cond == "busybox":
 			return errBusybox == nil, nil
+		case cond == "userns":
+			return userNamespaces(), nil
 		case found:
 			_, err := exec.LookPath(name)
 			return err == nil, nil
@@ -99,11 +124,34 @@ func setup(env *testscript.Env, archive string) error {
 	env.Setenv("KIST_CGROUP_PARENT", "/kist-test-"+filepath.Base(run))
 	env.Setenv("BUSYBOX", archive)
 	env.Setenv("HOME", env.WorkDir)
+	if err := setupUser(env, run); err != nil {
+		return err
+	}
 	env.Defer(func() {
 		clean(env)
 		os.RemoveAll(run)
 	})
 	return nil
+}
+
+// setupUser gives as-user a home that it can reach, and names the binary.
+func setupUser(env *testscript.Env, run string) error {
+	kist, err := exec.LookPath("kist")
+	if err != nil {
+		return err
+	}
+	env.Setenv("KIST", kist)
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	home := run + "-user"
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
+	env.Defer(func() { os.RemoveAll(home) })
+	env.Setenv("USERHOME", home)
+	id, err := strconv.Atoi(userID)
+	return errors.Join(err, os.Chown(home, id, id))
 }
 
 // clean removes whatever a script left, through kist itself.

@@ -194,7 +194,7 @@ func (c *ExecCmd) become(e *Engine, ct *Config, proc *specs.Process) error {
 		return err
 	}
 	defer root.Close()
-	user, home, err := resolveUser(root, c.User, ct.GroupAdd)
+	user, home, err := e.user(root, c.User, ct.GroupAdd)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (m *specMaker) make() (*specs.Spec, error) {
 
 func (m *specMaker) process(s *specs.Spec) error {
 	c := m.c
-	user, home, err := resolveUser(m.root, c.User, c.GroupAdd)
+	user, home, err := m.e.user(m.root, c.User, c.GroupAdd)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -63,6 +64,25 @@ func resolveUser(root *os.File, user string, add []string) (specs.User, string, 
 		u.AdditionalGids = append([]uint32{u.GID}, u.AdditionalGids...)
 	}
 	return u, acct.home, nil
+}
+
+// user is resolveUser where the kernel may deny supplementary groups: a user
+// namespace that maps one id has no others to give; see user_namespaces(7).
+func (e *Engine) user(root *os.File, user string, add []string) (specs.User, string, error) {
+	u, home, err := resolveUser(root, user, add)
+	if err != nil || !e.Rootless || !setgroupsDenied() {
+		return u, home, err
+	}
+	if len(add) > 0 {
+		return u, home, fmt.Errorf("--group-add needs subordinate group ids: give this user some in /etc/subgid")
+	}
+	u.AdditionalGids = nil
+	return u, home, nil
+}
+
+func setgroupsDenied() bool {
+	b, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && string(bytes.TrimSpace(b)) == "deny"
 }
 
 // number reads an id made of digits: such a user is a number, never a name.

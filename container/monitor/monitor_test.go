@@ -3,6 +3,8 @@ package monitor
 import (
 	"bytes"
 	"context"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +50,37 @@ func TestDetectorHoldsBackOnlyWhatMayBeKeys(t *testing.T) {
 		if string(sent) != c.sent || found != c.found {
 			t.Errorf("typed %q: sent %q, found %v; want %q, %v", c.typed, sent, found, c.sent, c.found)
 		}
+	}
+}
+
+// A client sends its input and the end of it as soon as the program runs, which
+// is before the monitor has turned to it.
+func TestInputBeforeTheHubIsOpenIsNotLost(t *testing.T) {
+	m := &monitor{Spec: Spec{StdinOnce: true}, hub: newHub(noLog{})}
+	m.sock = newServer(m, &net.UnixListener{})
+	ours, theirs, err := AttachPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	if err := m.sock.adopt(theirs); err != nil {
+		t.Fatal(err)
+	}
+	for _, packet := range [][]byte{{kindStdin, 'x'}, {kindStdinEnd}} {
+		if _, err := ours.Write(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(10 * time.Millisecond) // time to lose it
+	streams, err := newStreams(false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.hub.open(streams)
+	go m.sock.accept()
+	streams.theirs[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+	if got, err := io.ReadAll(streams.theirs[0]); string(got) != "x" || err != nil {
+		t.Errorf("the program read %q, %v; want \"x\" and the end", got, err)
 	}
 }
 

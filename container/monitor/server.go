@@ -15,6 +15,8 @@ type server struct {
 	listener *net.UnixListener
 	mu       sync.Mutex
 	conns    map[*net.UnixConn]bool
+	// early are clients that came before there was a program to feed.
+	early []*client
 }
 
 // listen opens the attach socket in the run directory.
@@ -46,33 +48,39 @@ func (s *server) busy() bool {
 	return len(s.conns) > 0
 }
 
+// accept serves clients from now on: the hub is open for what they send.
 func (s *server) accept() {
+	for _, c := range s.early {
+		go s.read(c)
+	}
+	s.early = nil
 	for {
 		conn, err := s.listener.AcceptUnix()
 		if err != nil {
 			return
 		}
-		s.add(conn, false)
+		go s.read(s.add(conn, false))
 	}
 }
 
-// adopt takes the connection of the client that started the container.
+// adopt takes the connection of the client that started the container. It is
+// obeyed from accept on: what it sends at once, perhaps the input's end, waits.
 func (s *server) adopt(f *os.File) error {
 	conn, err := packetConn(f)
 	if err != nil {
 		return err
 	}
-	s.add(conn, true)
+	s.early = append(s.early, s.add(conn, true))
 	return nil
 }
 
-func (s *server) add(conn *net.UnixConn, primary bool) {
+func (s *server) add(conn *net.UnixConn, primary bool) *client {
 	s.mu.Lock()
 	s.conns[conn] = true
 	s.mu.Unlock()
 	c := newClient(conn, primary)
 	s.m.hub.join(c)
-	go s.read(c)
+	return c
 }
 
 // read obeys a client until it goes.
