@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"github.com/kist-containers/kist/internal/state"
@@ -29,6 +29,9 @@ func (e *Engine) checkRuns(ctx context.Context, repair bool) ([]string, error) {
 	var errs []error
 	for _, entry := range entries {
 		id := entry.Name()
+		if state.IsLitter(id) {
+			continue
+		}
 		lock, err := state.TryLock(e.Roots.Lock("container-" + id))
 		if err != nil {
 			continue // a command is at it
@@ -71,8 +74,46 @@ func (e *Engine) heal(ctx context.Context, c *Config, gone bool) error {
 	return e.cleanRun(ctx, c)
 }
 
-// checkLitter looks at the directories beside those of containers.
+// checkLitter looks for what is half made or half removed.
 func (e *Engine) checkLitter(repair bool) ([]string, error) {
+	var found []string
+	var errs []error
+	for _, dir := range []string{e.dataDir(), e.runDir(), e.runtime().Root} {
+		f, err := checkTrash(dir, repair)
+		found, errs = append(found, f...), append(errs, err)
+	}
+	f, err := e.checkHalfMade(repair)
+	found, errs = append(found, f...), append(errs, err)
+	f, err = e.checkNames(repair)
+	return append(found, f...), errors.Join(append(errs, err)...)
+}
+
+// checkTrash looks for the rest of removals in dir.
+func checkTrash(dir string, repair bool) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var found []string
+	var errs []error
+	for _, entry := range entries {
+		if !state.IsLitter(entry.Name()) {
+			continue
+		}
+		if info, err := entry.Info(); err != nil || !repair && time.Since(info.ModTime()) < time.Minute {
+			continue // perhaps being removed, which two may do at once
+		}
+		path := filepath.Join(dir, entry.Name())
+		found = append(found, "rest of a removal "+path)
+		if repair {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// checkHalfMade looks for directories of containers that nobody is creating.
+func (e *Engine) checkHalfMade(repair bool) ([]string, error) {
 	entries, err := os.ReadDir(e.dataDir())
 	if err != nil {
 		return nil, ignoreMissing(err)
@@ -80,31 +121,38 @@ func (e *Engine) checkLitter(repair bool) ([]string, error) {
 	var found []string
 	var errs []error
 	for _, entry := range entries {
-		name := entry.Name()
-		if name == ".name" || len(name) == 64 && isThere(e.dataDir(name, configFile)) {
+		id := entry.Name()
+		if len(id) != 64 || isThere(e.dataDir(id, configFile)) {
 			continue
 		}
-		if len(name) == 64 {
-			lock, err := state.TryLock(e.Roots.Lock("container-" + name))
-			if err != nil {
-				continue // being created
-			}
-			lock.Unlock()
-		} else if info, err := entry.Info(); err != nil || !repair && time.Since(info.ModTime()) < time.Minute {
-			continue // perhaps being removed, which two may do at once
+		lock, err := state.TryLock(e.Roots.Lock("container-" + id))
+		if err != nil {
+			continue // being created
 		}
-		found = append(found, "half-made or half-removed container "+strings.TrimPrefix(name, "."))
+		lock.Unlock()
+		found = append(found, "half-made container "+shortID(id))
 		if repair {
-			errs = append(errs, os.RemoveAll(e.dataDir(name)))
+			errs = append(errs, os.RemoveAll(e.dataDir(id)))
 		}
 	}
-	names, _ := os.ReadDir(e.dataDir(".name"))
+	return found, errors.Join(errs...)
+}
+
+// checkNames looks for names of containers that are not there.
+func (e *Engine) checkNames(repair bool) ([]string, error) {
+	names, err := os.ReadDir(e.dataDir(".name"))
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var found []string
+	var errs []error
 	for _, n := range names {
-		if e.holder(n.Name()) == "" {
-			found = append(found, "name "+n.Name()+" of a container that is not there")
-			if repair {
-				errs = append(errs, os.Remove(e.nameFile(n.Name())))
-			}
+		if e.holder(n.Name()) != "" {
+			continue
+		}
+		found = append(found, "name "+n.Name()+" of a container that is not there")
+		if repair {
+			errs = append(errs, os.Remove(e.nameFile(n.Name())))
 		}
 	}
 	return found, errors.Join(errs...)
