@@ -122,14 +122,9 @@ func (e *Engine) checkHalfMade(repair bool) ([]string, error) {
 	var errs []error
 	for _, entry := range entries {
 		id := entry.Name()
-		if len(id) != 64 || isThere(e.dataDir(id, configFile)) {
+		if len(id) != 64 || e.claimed(id) {
 			continue
 		}
-		lock, err := state.TryLock(e.Roots.Lock("container-" + id))
-		if err != nil {
-			continue // being created
-		}
-		lock.Unlock()
 		found = append(found, "half-made container "+shortID(id))
 		if repair {
 			errs = append(errs, os.RemoveAll(e.dataDir(id)))
@@ -213,9 +208,4 @@ func (e *Engine) restoreOne(ctx context.Context, c *Config) error {
 		return nil
 	}
 	return e.Start(ctx, c, nil, nil)
-}
-
-func isThere(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -61,19 +60,23 @@ func (e *Engine) claim(ctx context.Context, name, id string) error {
 func (e *Engine) holder(name string) string {
 	data, err := os.ReadFile(e.nameFile(name))
 	id := string(data)
-	if err != nil || !state.ValidName(id) {
+	if err != nil || !state.ValidName(id) || !e.claimed(id) {
 		return ""
 	}
-	if _, err := os.Stat(e.dataDir(id, configFile)); err == nil {
-		return id
+	return id
+}
+
+// claimed reports whether the container id is there or being created: its creator
+// holds its lock while it lives.
+func (e *Engine) claimed(id string) bool {
+	if !e.unmade(id) {
+		return true
 	}
-	// Not finished: its creator holds the container's lock while it lives.
 	l, err := state.TryLock(e.Roots.Lock("container-" + id))
-	if errors.Is(err, state.ErrLocked) {
-		return id
+	if err == nil {
+		l.Unlock()
 	}
-	l.Unlock()
-	return ""
+	return errors.Is(err, state.ErrLocked)
 }
 
 // unclaim gives name back if it is id's.
@@ -88,10 +91,17 @@ func (e *Engine) unclaim(name, id string) {
 func (e *Engine) read(id string) (*Config, error) {
 	c := new(Config)
 	err := state.ReadJSON(e.dataDir(id, configFile), c)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && e.unmade(id) {
 		return nil, ErrNotFound
 	}
 	return c, err
+}
+
+// unmade reports whether the container id has no configuration. A power cut
+// empties that of a container which was to go with its exit.
+func (e *Engine) unmade(id string) bool {
+	info, err := os.Stat(e.dataDir(id, configFile))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
 }
 
 // Lookup finds a container by name, ID or a unique prefix of an ID.
@@ -179,5 +189,9 @@ func (e *Engine) all() ([]*Config, error) {
 
 // write stores the configuration.
 func (e *Engine) write(c *Config) error {
-	return state.WriteJSON(filepath.Join(e.dataDir(c.ID), configFile), c)
+	if c.AutoRemove {
+		// A reboot ends it for good: see unmade.
+		return state.WriteVolatileJSON(e.dataDir(c.ID, configFile), c)
+	}
+	return state.WriteJSON(e.dataDir(c.ID, configFile), c)
 }

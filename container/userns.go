@@ -316,14 +316,9 @@ func (e *Engine) freeStale(m IDMap) bool {
 		return true
 	}
 	id := string(data)
-	if !state.ValidName(id) || exists(e.dataDir(id, configFile)) {
+	if !state.ValidName(id) || e.claimed(id) {
 		return false
 	}
-	l, err := state.TryLock(e.Roots.Lock("container-" + id))
-	if errors.Is(err, state.ErrLocked) {
-		return false
-	}
-	l.Unlock()
 	return os.Remove(file) == nil
 }
 

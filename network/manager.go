@@ -285,7 +285,7 @@ func (m *Manager) record(s *Sandbox) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return state.WriteJSON(file, s)
+	return state.WriteVolatileJSON(file, s)
 }
 
 // Teardown undoes Setup. It succeeds when there is nothing to undo, and goes on

@@ -137,7 +137,7 @@ func (m *monitor) unhealthy(action string) {
 }
 
 func (m *monitor) saveHealth(s HealthState) {
-	state.WriteJSON(filepath.Join(m.RunDir, healthFile), s)
+	state.WriteVolatileJSON(filepath.Join(m.RunDir, healthFile), s)
 }
 
 // ReadHealth reads what the monitor last found; os.ErrNotExist without a check.

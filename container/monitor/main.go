@@ -197,7 +197,7 @@ func (m *monitor) note() error {
 	if err != nil {
 		return err
 	}
-	return state.WriteJSON(filepath.Join(m.RunDir, "state.json"), State{
+	return state.WriteVolatileJSON(filepath.Join(m.RunDir, "state.json"), State{
 		Version: 1, Monitor: self.Pid, MonStart: self.Start,
 		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts, Restarting: m.waiting,
 	})

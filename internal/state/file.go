@@ -71,8 +71,10 @@ func WriteJSON(path string, v any) error {
 	return WriteFile(path, append(data, '\n'), 0o600)
 }
 
-// WriteVolatileJSON is WriteJSON for the tree that a reboot empties: after a kill
-// the file is complete or absent, but it is not synced, which saves a millisecond.
+// WriteVolatileJSON is WriteJSON for what need not outlive a reboot: after a kill
+// the file is complete or absent, but it is not synced, which saves a millisecond,
+// and many where others write to the disk. A power cut may leave an empty file.
+// The caller sees to it that only one process writes path at a time.
 func WriteVolatileJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
