@@ -287,12 +287,10 @@ func (m *monitor) untilExit() (again bool, err error) {
 		e.ExitCode = 128 + int(status.Signal())
 	}
 	e.OOMKilled, _ = m.run.OOMKilled(m.ID)
-	// Whatever else is left of the container ends with its PID 1; then nobody
-	// holds the pipes and the readers come to their end.
-	if err := m.run.Delete(context.Background(), m.ID, true); err != nil {
+	restart := m.wantsRestart(e)
+	if err := m.endRun(restart); err != nil {
 		e.Error = err.Error()
 	}
-	restart := m.wantsRestart(e)
 	m.record(e)
 	m.event("die", e)
 	if !restart {
@@ -300,6 +298,20 @@ func (m *monitor) untilExit() (again bool, err error) {
 	}
 	m.hub.drain()
 	return m.delay(e), nil
+}
+
+// endRun removes the cgroup and, unless the next run needs it, the root file
+// system. The kernel takes its time for both, so they go at once. Whatever else
+// is left of the container ends with its PID 1; then nobody holds the pipes and
+// the readers come to their end.
+func (m *monitor) endRun(restart bool) error {
+	deleted := make(chan error, 1)
+	go func() { deleted <- m.run.Delete(context.Background(), m.ID, true) }()
+	if !restart {
+		// finish sees an error again. The mounts are this thread's.
+		m.unmountRoot()
+	}
+	return <-deleted
 }
 
 // record writes how the run ended. Of a container that is to be removed anyway
