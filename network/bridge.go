@@ -127,10 +127,11 @@ func (m *Manager) chooseAgain(n *Network) error {
 
 // join makes a veth pair, one end on the bridge, the other directly in the sandbox.
 // Like: ip link add veth… master kist0 type veth peer name eth0 netns …
-func (bridgeDriver) join(n *Network, ns *os.File, e *Endpoint) error {
+func (bridgeDriver) join(_ context.Context, p plug) error {
+	n, e := p.n, p.e
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: e.HostLink, MasterIndex: n.index, MTU: n.mtu()},
-		PeerName:  e.Link, PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerMTU: uint32(n.mtu()),
+		PeerName:  e.Link, PeerNamespace: netlink.NsFd(int(p.ns.Fd())), PeerMTU: uint32(n.mtu()),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth pair: %w", err)

@@ -44,19 +44,19 @@ func (m *Manager) Connect(ctx context.Context, id string, e EndpointConfig) (err
 	if err := m.record(s); err != nil {
 		return err
 	}
-	if err := m.connect(s, n, added); err != nil {
+	if err := m.connect(ctx, s, n, added); err != nil {
 		return errors.Join(err, m.leave(context.WithoutCancel(ctx), s, n.Name))
 	}
 	return errors.Join(m.record(s), m.announce(s), m.share(ctx, s))
 }
 
-func (m *Manager) connect(s *Sandbox, n *Network, e *Endpoint) error {
+func (m *Manager) connect(ctx context.Context, s *Sandbox, n *Network, e *Endpoint) error {
 	ns, err := os.Open(s.Key)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return n.connect(ns, e)
+	return plug{m, n, s, e, ns}.connect(ctx)
 }
 
 // lockSandbox keeps other commands from the sandbox's record.
@@ -112,6 +112,9 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 		return err
 	}
 	defer ns.Close()
+	if err := m.unplugOutside(ctx, s, &e); err != nil {
+		return err
+	}
 	if err := inNamespace(ns, e.removeInside); err != nil {
 		return err
 	}

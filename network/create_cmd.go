@@ -11,7 +11,7 @@ import (
 
 // CreateCmd is `kist network create`.
 type CreateCmd struct {
-	Driver     string   `short:"d" default:"bridge" help:"bridge, macvlan, ipvlan or overlay."`
+	Driver     string   `short:"d" default:"bridge" help:"bridge, macvlan, ipvlan, overlay or cni."`
 	Subnet     string   `help:"Addresses of the network." placeholder:"CIDR"`
 	Gateway    string   `help:"Address of the way out: the subnet's first." placeholder:"IP"`
 	IpRange    string   `name:"ip-range" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`

@@ -14,10 +14,21 @@ type driver interface {
 	check(n *Network) error
 	// ensure makes what the host needs for n, unless it is there. n is locked.
 	ensure(ctx context.Context, m *Manager, n *Network) error
-	// join makes the endpoint's link in the sandbox; its address comes later.
-	join(n *Network, ns *os.File, e *Endpoint) error
+	// join makes the endpoint's link in the sandbox. The address comes later, but
+	// from a driver that gives addresses itself.
+	join(ctx context.Context, p plug) error
 	// remove undoes ensure. It succeeds when there is nothing to undo.
 	remove(ctx context.Context, m *Manager, n *Network) error
+}
+
+// A plug is an endpoint with all that it is plugged into.
+type plug struct {
+	m *Manager
+	n *Network
+	s *Sandbox
+	e *Endpoint
+	// ns is the sandbox's namespace, nil once it is gone.
+	ns *os.File
 }
 
 // driverOf returns the driver that docker knows by name; "" is bridge.
@@ -31,8 +42,10 @@ func driverOf(name string) (driver, error) {
 		return ipvlanDriver{}, nil
 	case "overlay":
 		return overlayDriver{}, nil
+	case "cni":
+		return cniDriver{}, nil
 	}
-	return nil, fmt.Errorf("driver %q: want bridge, macvlan, ipvlan or overlay", name)
+	return nil, fmt.Errorf("driver %q: want bridge, macvlan, ipvlan, overlay or cni", name)
 }
 
 // docker's names of options.

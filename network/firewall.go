@@ -66,7 +66,7 @@ func openFirewall() (*iptables.IPTables, error) {
 
 // addRules makes what is missing of the blocks, and the chains.
 func (m *Manager) addRules(ctx context.Context, blocks []block) error {
-	if m.o.Firewall == FirewallNone {
+	if m.o.Firewall == FirewallNone || len(blocks) == 0 {
 		return nil
 	}
 	l, err := lockFirewall(ctx)
@@ -96,7 +96,7 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 
 // removeRules removes what is there of the blocks, and the chains after the last.
 func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
-	if m.o.Firewall == FirewallNone {
+	if m.o.Firewall == FirewallNone || len(blocks) == 0 {
 		return nil
 	}
 	l, err := lockFirewall(ctx)
@@ -304,8 +304,8 @@ func portRules(e Endpoint, p PublishedPort) []rule {
 
 // portBlocks are the rules of all ports of a sandbox.
 func (s *Sandbox) portBlocks() []block {
-	if len(s.Endpoints) == 0 {
-		return nil
+	if len(s.Endpoints) == 0 || s.Endpoints[0].Bridge == "" {
+		return nil // a plugin publishes them
 	}
 	var all block
 	for _, p := range s.Ports {

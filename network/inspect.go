@@ -23,6 +23,8 @@ type EndpointSettings struct {
 	NetworkID, EndpointID, Gateway, IPAddress, MacAddress string
 	IPPrefixLen                                           int
 	Aliases                                               []string
+	// DNS is not docker's: what a plugin said of name servers.
+	DNS *DNS `json:",omitempty"`
 }
 
 // InspectContainer describes a container's sandbox; empty when it has none.
@@ -46,7 +48,7 @@ func (m *Manager) InspectContainer(id string) *Settings {
 		if err != nil {
 			continue
 		}
-		es := EndpointSettings{NetworkID: e.NetworkID, EndpointID: id, Gateway: e.Gateway, IPAddress: prefix.Addr().String(), MacAddress: e.MAC, IPPrefixLen: prefix.Bits()}
+		es := EndpointSettings{NetworkID: e.NetworkID, EndpointID: id, Gateway: e.Gateway, IPAddress: prefix.Addr().String(), MacAddress: e.MAC, IPPrefixLen: prefix.Bits(), DNS: e.DNS}
 		set.Networks[e.Network] = es
 		if e.Network == DefaultBridge {
 			set.Gateway, set.IPAddress, set.MacAddress, set.IPPrefixLen = es.Gateway, es.IPAddress, es.MacAddress, es.IPPrefixLen

@@ -31,7 +31,9 @@ func freePool(networks []*Network) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	for _, n := range networks {
-		taken = append(taken, netip.MustParsePrefix(n.Subnet))
+		if n.Subnet != "" {
+			taken = append(taken, netip.MustParsePrefix(n.Subnet))
+		}
 	}
 	for _, p := range pools() {
 		if !overlapsAny(p, taken) {

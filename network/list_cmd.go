@@ -182,7 +182,7 @@ func (m *Manager) inspect(n *Network) inspected {
 			continue // of a killed command, or of before a reboot
 		}
 		for _, e := range s.Endpoints {
-			if p, err := netip.ParsePrefix(e.Address); err == nil && e.Network == n.Name && p.Addr().String() == addr {
+			if p, err := netip.ParsePrefix(e.Address); err == nil && e.Network == n.Name && (p.Addr().String() == addr || n.outside()) {
 				i.Containers[id] = member{s.Name, id, e.MAC, e.Address, ""}
 			}
 		}

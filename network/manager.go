@@ -112,8 +112,12 @@ type Endpoint struct {
 
 	// Index is the number in the links' names.
 	Index int `json:"index,omitempty"`
+	// DNS is what a plugin said of the network's name servers.
+	DNS *DNS `json:"dns,omitempty"`
 
 	priority int
+	// wanted is the address that the user asked for.
+	wanted string
 }
 
 func (m *Manager) sandboxFile(id string) string {
@@ -156,7 +160,7 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 	if err := errors.Join(m.announce(s), m.share(ctx, s)); err != nil {
 		return nil, err
 	}
-	return s, m.writeFiles(cfg, s)
+	return s, m.writeFiles(cfg.withDNS(s), s)
 }
 
 // setup makes namespace, endpoints and ports. What was made is recorded before.
@@ -194,9 +198,12 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 	}
 	defer ns.Close()
 	for i, n := range networks {
-		if err := n.connect(ns, &s.Endpoints[i]); err != nil {
+		if err := (plug{m, n, s, &s.Endpoints[i], ns}).connect(ctx); err != nil {
 			return err
 		}
+	}
+	if s.Resolver != nil {
+		s.Resolver.Servers = cfg.withDNS(s).DNS
 	}
 	if len(s.Ports) > 0 {
 		if err := m.publish(ctx, s); err != nil {
@@ -240,8 +247,11 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 	}
 	s.Endpoints = append(s.Endpoints, Endpoint{
 		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(s.ID, i), Link: fmt.Sprint(n.prefix(), i),
-		Gateway: n.Gateway, MAC: e.MAC, Index: i, priority: e.GwPriority,
+		Gateway: n.Gateway, MAC: e.MAC, Index: i, priority: e.GwPriority, wanted: e.IPv4,
 	})
+	if n.outside() {
+		return n, m.leaseOutside(ctx, n, s)
+	}
 	wanted := e.IPv4
 	if n.stored() {
 		if wanted, err = m.claim(ctx, n, s.ID, wanted); err != nil {
@@ -269,15 +279,15 @@ func (s *Sandbox) chooseDefault(networks []*Network) {
 }
 
 // connect makes the endpoint's link in the sandbox and gives it its address.
-func (n *Network) connect(ns *os.File, e *Endpoint) error {
-	d, err := driverOf(n.Driver)
+func (p plug) connect(ctx context.Context) error {
+	d, err := driverOf(p.n.Driver)
 	if err != nil {
 		return err
 	}
-	if err := d.join(n, ns, e); err != nil {
+	if err := d.join(ctx, p); err != nil || p.n.outside() {
 		return err
 	}
-	return inNamespace(ns, e.configure)
+	return inNamespace(p.ns, p.e.configure)
 }
 
 func (m *Manager) record(s *Sandbox) error {
@@ -302,7 +312,7 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 	if len(s.Ports) > 0 {
 		errs = append(errs, m.unpublish(ctx, s))
 	}
-	errs = append(errs, m.withdraw(s))
+	errs = append(errs, m.withdraw(s), m.leaveOutside(ctx, s))
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}

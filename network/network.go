@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,7 +40,12 @@ type Network struct {
 	Internal bool              `json:"internal,omitempty"`
 	Options  map[string]string `json:"options,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	// Leases maps an address to the container that has it.
+	// IPAM is who gives the addresses: "" for kist itself.
+	IPAM string `json:"ipam,omitempty"`
+	// CNI is the configuration of a cni network as it was when the network was made.
+	CNI json.RawMessage `json:"cni,omitempty"`
+	// Leases maps an address to the container that has it. Where others give the
+	// addresses it maps LINK@CONTAINER.
 	Leases map[string]string `json:"leases,omitempty"`
 
 	index int
@@ -139,6 +145,9 @@ func (m *Manager) complete(n *Network) error {
 	if err := errors.Join(n.checkCommon(), d.check(n)); err != nil {
 		return err
 	}
+	if n.outside() {
+		return m.writeNetwork(n)
+	}
 	others, err := m.List()
 	if err != nil {
 		return err
@@ -163,7 +172,7 @@ func (n *Network) settlePool(others []*Network) error {
 		return fmt.Errorf("--subnet %s: want an IPv4 network such as 172.30.0.0/16", n.Subnet)
 	}
 	for _, o := range others {
-		if netip.MustParsePrefix(o.Subnet).Overlaps(pool) {
+		if o.Subnet != "" && netip.MustParsePrefix(o.Subnet).Overlaps(pool) {
 			return fmt.Errorf("--subnet %s: pool overlaps with %s of network %s", n.Subnet, o.Subnet, o.Name)
 		}
 	}
@@ -212,6 +221,9 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	defer l.Unlock()
 	if n, err = m.readNetwork(n.Name); err != nil {
 		return fmt.Errorf("network %s: %w", name, err)
+	}
+	if err := m.dropStaleOutside(ctx, n); err != nil {
+		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	m.dropStale(n, "")
 	for _, id := range n.Leases {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -204,8 +203,8 @@ func wayTo(peer netip.Addr) (net.IP, int, error) {
 	return routes[0].Src, link.Attrs().MTU - room(peer), nil
 }
 
-func (overlayDriver) join(n *Network, ns *os.File, e *Endpoint) error {
-	return bridgeDriver{}.join(n, ns, e)
+func (overlayDriver) join(ctx context.Context, p plug) error {
+	return bridgeDriver{}.join(ctx, p)
 }
 
 func (overlayDriver) remove(ctx context.Context, m *Manager, n *Network) error {

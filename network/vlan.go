@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,33 +159,33 @@ func (m *Manager) ensureParent(n *Network) error {
 }
 
 // join is Like: ip link add link PARENT name eth0 netns SANDBOX type macvlan mode MODE
-func (macvlanDriver) join(n *Network, ns *os.File, e *Endpoint) error {
-	mode, err := macvlanMode(n.Options["macvlan_mode"])
+func (macvlanDriver) join(_ context.Context, p plug) error {
+	mode, err := macvlanMode(p.n.Options["macvlan_mode"])
 	if err != nil {
 		return err
 	}
-	return n.addChild(&netlink.Macvlan{LinkAttrs: n.child(ns, e), Mode: mode})
+	return p.n.addChild(&netlink.Macvlan{LinkAttrs: p.child(), Mode: mode})
 }
 
 // join is Like: ip link add link PARENT name eth0 netns SANDBOX type ipvlan mode MODE
-func (ipvlanDriver) join(n *Network, ns *os.File, e *Endpoint) error {
-	mode, err := ipvlanMode(n.Options["ipvlan_mode"])
+func (ipvlanDriver) join(_ context.Context, p plug) error {
+	mode, err := ipvlanMode(p.n.Options["ipvlan_mode"])
 	if err != nil {
 		return err
 	}
-	flag, err := ipvlanFlag(n.Options["ipvlan_flag"])
+	flag, err := ipvlanFlag(p.n.Options["ipvlan_flag"])
 	if err != nil {
 		return err
 	}
 	if mode != netlink.IPVLAN_MODE_L2 {
-		e.OnLink = true // there is no gateway in layer 3: the parent routes
+		p.e.OnLink = true // there is no gateway in layer 3: the parent routes
 	}
-	return n.addChild(&netlink.IPVlan{LinkAttrs: n.child(ns, e), Mode: mode, Flag: flag})
+	return p.n.addChild(&netlink.IPVlan{LinkAttrs: p.child(), Mode: mode, Flag: flag})
 }
 
-func (n *Network) child(ns *os.File, e *Endpoint) netlink.LinkAttrs {
-	e.HostLink = ""
-	return netlink.LinkAttrs{Name: e.Link, ParentIndex: n.index, MTU: n.mtu(), Namespace: netlink.NsFd(int(ns.Fd()))}
+func (p plug) child() netlink.LinkAttrs {
+	p.e.HostLink = ""
+	return netlink.LinkAttrs{Name: p.e.Link, ParentIndex: p.n.index, MTU: p.n.mtu(), Namespace: netlink.NsFd(int(p.ns.Fd()))}
 }
 
 func (n *Network) addChild(link netlink.Link) error {
