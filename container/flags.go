@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,7 +54,7 @@ type identityFlags struct {
 	Pull       string   `default:"missing" enum:"always,missing,never,newer" help:"When to pull the image: always, missing, never."`
 	Quiet      bool     `short:"q" help:"Show no progress of a pull."`
 	Rootfs     bool     `help:"The image is a directory of this machine; DIR:O puts a throwaway overlay over it."`
-	Runtime    string   `help:"OCI runtime to use instead of kist's own." placeholder:"PATH"`
+	Runtime    string   `help:"OCI runtime to use instead of kist's own." placeholder:"NAME|PATH"`
 	Isolation  string   `hidden:""`
 	Link       []string `hidden:"" sep:"none"`
 }
@@ -133,9 +134,9 @@ func (f *createFlags) identity(c *Config) (err error) {
 		return ui.Hint(errors.New("--link: kist has no links; containers on one network find each other by name"),
 			"kist network create NET, then --network NET for both")
 	}
-	c.Name, c.Hostname, c.Domainname, c.Runtime = f.Name, f.Hostname, f.Domainname, f.Runtime
-	if c.Runtime == "kist" || c.Runtime == "runc" {
-		c.Runtime = ""
+	c.Name, c.Hostname, c.Domainname = f.Name, f.Hostname, f.Domainname
+	if c.Runtime, err = findRuntime(f.Runtime); err != nil {
+		return err
 	}
 	if f.Pidfile != "" {
 		if c.PidFile, err = filepath.Abs(f.Pidfile); err != nil {
@@ -153,6 +154,18 @@ func (f *createFlags) identity(c *Config) (err error) {
 	c.Labels = pairs(append(labels, f.Label...))
 	c.Annotations = pairs(f.Annotation)
 	return nil
+}
+
+// findRuntime returns the path of another OCI runtime, "" for kist's own.
+func findRuntime(name string) (string, error) {
+	if name == "" || name == "kist" {
+		return "", nil
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", ui.Hint(fmt.Errorf("--runtime %s: no such program", name), "leave --runtime out: kist is a runtime itself")
+	}
+	return filepath.Abs(path)
 }
 
 func (f *createFlags) storage(c *Config) error {

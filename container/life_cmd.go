@@ -208,8 +208,12 @@ func (e *Engine) process(id string) sys.Process {
 	return sys.Process{Pid: f.State.Pid, Start: f.State.PidStart}
 }
 
-// signal sends sig to the container's first process.
+// signal sends sig to the container's first process; another runtime may have to
+// pass it on.
 func (e *Engine) signal(id string, sig unix.Signal) error {
+	if c, err := e.read(id); err == nil && c.Runtime != "" {
+		return e.runtime().Kill(id, sig, false)
+	}
 	return e.process(id).Signal(sig)
 }
 
@@ -238,7 +242,7 @@ func (e *Engine) Stop(ctx context.Context, c *Config, timeout time.Duration) err
 		e.unpause(c)
 	}
 	p := e.process(c.ID)
-	err := p.Signal(sig)
+	err := e.signal(c.ID, sig)
 	if err == nil {
 		e.event(c, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
 		if !waitGone(ctx, p, timeout) {

@@ -54,7 +54,7 @@ type specMaker struct {
 
 func (m *specMaker) make() (*specs.Spec, error) {
 	s := &specs.Spec{
-		Version:     specs.Version,
+		Version:     m.version(),
 		Root:        &specs.Root{Path: "rootfs", Readonly: m.c.Security.ReadOnly},
 		Linux:       &specs.Linux{},
 		Annotations: m.c.Annotations,
@@ -67,6 +67,15 @@ func (m *specMaker) make() (*specs.Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+// version is the specification's: for another runtime the oldest, because crun
+// before 1.9 takes no later one. What later ones added is ignored, not refused.
+func (m *specMaker) version() string {
+	if m.c.Runtime != "" {
+		return "1.0.2"
+	}
+	return specs.Version
 }
 
 func (m *specMaker) process(s *specs.Spec) error {
@@ -301,9 +310,20 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 	})
 	s.Mounts = append(s.Mounts, m.mounts...)
 	if m.c.Init {
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: "/proc/self/exe", Options: []string{"bind", "ro", "nosuid", "nodev"}})
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: m.self(), Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	return nil
+}
+
+// self is kist's binary. Another runtime's /proc/self/exe is not.
+func (m *specMaker) self() string {
+	const self = "/proc/self/exe"
+	if m.c.Runtime != "" {
+		if path, err := os.Readlink(self); err == nil {
+			return path
+		}
+	}
+	return self
 }
 
 // sysfs cannot be mounted anew by a user namespace that shares the host's
@@ -487,6 +507,8 @@ func (m *specMaker) devices(s *specs.Spec) error {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 		return addHostDevices(s)
 	}
+	// kist's own runtime begins with it anyway; another may not.
+	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Access: "rwm"})
 	for _, d := range sec.Devices {
 		if err := m.addDevice(s, d); err != nil {
 			return fmt.Errorf("--device %s: %w", d.Host, err)

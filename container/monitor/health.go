@@ -130,7 +130,7 @@ func (m *monitor) unhealthy(action string) {
 		} else {
 			m.wanted.Store(true)
 		}
-		m.init.Signal(stopSignal(m.StopSignal))
+		m.signal(stopSignal(m.StopSignal))
 		init := m.init
 		time.AfterFunc(max(m.StopTimeout, time.Second), func() { init.Signal(unix.SIGKILL) })
 	}
@@ -148,7 +148,9 @@ func ReadHealth(runDir string) (s HealthState, err error) {
 // probe runs the check once, as an exec session of the container's own user.
 func (m *monitor) probe(ctx context.Context, h Health) ProbeResult {
 	r := ProbeResult{Start: time.Now().UTC()}
+	m.probing.Lock()
 	code, out, err := Probe(ctx, m.run, m.ID, m.Bundle, h)
+	m.probing.Unlock()
 	r.End, r.ExitCode, r.Output = time.Now().UTC(), code, out
 	if err != nil {
 		r.ExitCode, r.Output = probeFailed, err.Error()

@@ -66,6 +66,8 @@ type monitor struct {
 	// wanted says that the next run is to begin whatever the policy is.
 	wanted atomic.Bool
 	wake   chan struct{}
+	// probing is held while a health check's process runs.
+	probing sync.Mutex
 }
 
 // Main plays Role. hooks are made once it is known whose monitor this is.
@@ -90,7 +92,7 @@ func Main(hooks func(*Spec) Hooks) int {
 	}
 	m.Spec = o.Spec
 	m.hooks = hooks(&m.Spec)
-	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd}
+	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd, Program: m.Runtime}
 	if fresh {
 		return m.main(conn, files)
 	}
@@ -124,6 +126,7 @@ func (m *monitor) supervise() int {
 	go m.sock.accept()
 	m.serve(ctx)
 	m.onTerminate()
+	m.onChild()
 	for {
 		again, err := m.untilExit()
 		if !again || err != nil {
@@ -158,6 +161,9 @@ func (m *monitor) fail(conn *reexec.Conn, err error) {
 // prepare builds the environment: root file system, log, attach socket, the
 // container's first process waiting to start.
 func (m *monitor) prepare(files []*os.File) error {
+	if m.Runtime != "" {
+		runtime.AdoptForGood()
+	}
 	if err := m.note(); err != nil {
 		return err
 	}
@@ -259,10 +265,33 @@ func (m *monitor) onTerminate() {
 	go func() {
 		<-c
 		m.stopped.Store(true)
-		m.init.Signal(stopSignal(m.StopSignal))
+		m.signal(stopSignal(m.StopSignal))
 		time.Sleep(max(m.StopTimeout, time.Second))
 		m.init.Signal(unix.SIGKILL)
 	}()
+}
+
+// onChild reaps what the commands of another runtime leave.
+func (m *monitor) onChild() {
+	if m.Runtime == "" {
+		return
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGCHLD)
+	go func() {
+		for range c {
+			m.run.Reap(m.ID)
+		}
+	}()
+}
+
+// signal reaches the program, through the other runtime if one made it.
+func (m *monitor) signal(s unix.Signal) {
+	if m.Runtime == "" {
+		m.init.Signal(s)
+		return
+	}
+	m.run.Kill(m.ID, s, false)
 }
 
 func stopSignal(name string) unix.Signal {

@@ -35,9 +35,12 @@ var settledEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
 // is nothing to lose, and not while clients are connected. It returns when it
 // cannot be done; the monitor then goes on as it is.
 func (m *monitor) settle() {
-	if m.sock.busy() {
+	// A probe in flight has a child that only its goroutine waits for; unreaped it
+	// would hold up the end of the container's pid namespace.
+	if m.sock.busy() || !m.probing.TryLock() {
 		return
 	}
+	defer m.probing.Unlock()
 	listener, err := m.sock.listener.File()
 	if err != nil {
 		return

@@ -25,10 +25,9 @@ type Spec struct {
 	// DataDir is <root>/container/<id>: exit.json, the log.
 	DataDir string `json:"dataDir"`
 	// Runtime is the path of another OCI runtime, or "" for kist's own.
-	Runtime      string   `json:"runtime,omitempty"`
-	RuntimeFlags []string `json:"runtimeFlags,omitempty"`
-	Rootless     bool     `json:"rootless,omitempty"`
-	Systemd      bool     `json:"systemdCgroup,omitempty"`
+	Runtime  string `json:"runtime,omitempty"`
+	Rootless bool   `json:"rootless,omitempty"`
+	Systemd  bool   `json:"systemdCgroup,omitempty"`
 
 	Terminal bool `json:"terminal,omitempty"`
 	// OpenStdin keeps standard input open for attach clients; StdinOnce closes

@@ -70,14 +70,16 @@ func (r *Runtime) Exec(ctx context.Context, id string, proc *specs.Process, o Ex
 	if err := checkProcess(proc); err != nil {
 		return nil, err
 	}
+	if rec.Program != "" {
+		return r.foreignExec(ctx, rec, proc, o)
+	}
 	files, null, err := o.files(proc.Terminal)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
 	// The child of kist-join becomes this process's when that one ends.
-	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	defer unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	defer adoptChildren()()
 	return join(ctx, joinOrder{rec, proc, o.Seccomp, o.Cgroup}, files)
 }
 

@@ -43,6 +43,9 @@ type Runtime struct {
 	// NoCgroup leaves containers in the cgroup of this process. Limits are then
 	// an error.
 	NoCgroup bool
+	// Program is another OCI runtime that is to make containers, by runc's command
+	// line; "" is this one. What it has made is found in the container's record.
+	Program string
 	// Warn tells of what this host could not do and what stops nothing; nil
 	// leaves it untold.
 	Warn func(format string, a ...any)
@@ -78,6 +81,7 @@ type Process struct {
 	hooks   []specs.Hook // to run once the program runs
 	state   func(status specs.ContainerState) *specs.State
 	warn    func(format string, a ...any)
+	start   func() error // of another runtime's process
 }
 
 // Pid returns the process's number as this process sees it.
@@ -151,7 +155,10 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 	}
 	rec := &record{
 		Version: 1, ID: id, Bundle: o.Bundle, Rootfs: absolute(o.Bundle, spec.Root.Path),
-		Annotations: spec.Annotations, Hooks: laterHooks(spec.Hooks), Rootless: r.Rootless,
+		Annotations: spec.Annotations, Rootless: r.Rootless, Program: r.Program,
+	}
+	if rec.Program == "" { // another runtime runs them itself
+		rec.Hooks = laterHooks(spec.Hooks)
 	}
 	if err := r.reserve(rec); err != nil {
 		return nil, err
@@ -161,6 +168,9 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 			err = errors.Join(err, r.Delete(context.WithoutCancel(ctx), id, true))
 		}
 	}()
+	if rec.Program != "" {
+		return r.foreignCreate(ctx, rec, spec, o)
+	}
 	return r.create(ctx, rec, spec, o)
 }
 
@@ -335,6 +345,9 @@ func (p *Process) died(err error) error {
 // Start lets the program go. It returns when execve has succeeded, or a
 // *StartError; then the process has ended.
 func (p *Process) Start() error {
+	if p.start != nil {
+		return p.start()
+	}
 	err := begin(p.conn)
 	var start *StartError
 	if errors.As(err, &start) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -33,6 +34,8 @@ type record struct {
 	// Hooks are those that run after Create.
 	Hooks    *hooks `json:"hooks,omitempty"`
 	Rootless bool   `json:"rootless,omitempty"`
+	// Program is the other OCI runtime that made the container.
+	Program string `json:"program,omitempty"`
 }
 
 // dir is a container's directory.
@@ -140,6 +143,13 @@ func (r *Runtime) Kill(id string, sig unix.Signal, all bool) error {
 	if err != nil {
 		return err
 	}
+	if rec.Program != "" && sig != unix.SIGKILL {
+		args := []string{"kill", id, strconv.Itoa(int(sig))}
+		if all {
+			args = []string{"kill", "--all", id, strconv.Itoa(int(sig))}
+		}
+		return r.foreignCommand(context.Background(), rec, nil, args...)
+	}
 	if all {
 		return r.killAll(rec, sig)
 	}
@@ -162,6 +172,11 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 			return fmt.Errorf("delete %s: container is running", id)
 		}
 		if err := rec.Init.Signal(unix.SIGKILL); err != nil && !errors.Is(err, sys.ErrGone) {
+			return err
+		}
+	}
+	if rec.Program != "" {
+		if err := r.foreignDelete(ctx, rec); err != nil {
 			return err
 		}
 	}
@@ -211,6 +226,14 @@ func (r *Runtime) Pause(id string) error { return r.freeze(id, cgroups.Frozen) }
 func (r *Runtime) Resume(id string) error { return r.freeze(id, cgroups.Thawed) }
 
 func (r *Runtime) freeze(id string, to cgroups.FreezerState) error {
+	rec, err := r.read(id)
+	if err != nil {
+		return err
+	}
+	if rec.Program != "" {
+		verb := map[cgroups.FreezerState]string{cgroups.Frozen: "pause", cgroups.Thawed: "resume"}[to]
+		return r.foreignCommand(context.Background(), rec, nil, verb, id)
+	}
 	m, err := r.manager(id)
 	if err != nil {
 		return err
@@ -246,6 +269,13 @@ func (r *Runtime) frozen(rec *record) bool {
 func (r *Runtime) Update(id string, res *specs.LinuxResources) error {
 	if err := available(wanted(res)); err != nil {
 		return err
+	}
+	rec, err := r.read(id)
+	if err != nil {
+		return err
+	}
+	if rec.Program != "" {
+		return r.foreignUpdate(rec, res)
 	}
 	m, err := r.manager(id)
 	if err != nil {

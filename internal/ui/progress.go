@@ -139,8 +139,8 @@ func (p *Progress) draw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	width, height, err := term.GetSize(int(p.out.Fd()))
-	if err != nil {
-		width, height = 80, 24
+	if err != nil || width < 1 || height < 1 {
+		width, height = 80, 24 // a terminal that was never told its size
 	}
 	var b bytes.Buffer
 	if p.drawn > 0 {
