@@ -201,6 +201,7 @@ func (e *execution) explain(err error) error {
 
 // write lays out the calls in the order in which each is still allowed.
 func (e *execution) write() error {
+	e.script.ResetSignals()
 	for _, part := range []func() error{
 		e.namespaces, e.cgroup, e.affinity, e.directory, e.streams, e.limits, e.identity,
 	} {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // Role is the name of the process that becomes the payload.
@@ -245,6 +246,7 @@ func (p *initProcess) execute() error {
 		return &StartError{Step: "start", Text: "config.json has no process"}
 	}
 	paths := lookup(proc)
+	sys.ResetSignals()
 	// Without no_new_privs the filter wants CAP_SYS_ADMIN, which finish drops.
 	if !proc.NoNewPrivileges {
 		if err := p.loadFilter(); err != nil {
