@@ -81,9 +81,7 @@ func (b *Builder) openImports(ctx context.Context, from []CacheLocation, show *d
 			in, err = b.openRegistryCache(ctx, l.Where)
 		}
 		if err != nil {
-			if show != nil {
-				show.out.Warn("--cache-from %s: %v", l.Where, err)
-			}
+			show.warn("--cache-from %s: %v", l.Where, err)
 			continue
 		}
 		all = append(all, in)
@@ -143,7 +141,7 @@ func (r *stageRun) imported(ctx context.Context, key string) (*Record, bool) {
 		mine := &Record{Key: key, Text: rec.Text, Parent: r.chain(), Created: rec.Created}
 		if rec.ChainID != "" {
 			if err := r.fetchLayer(ctx, in, rec, mine); err != nil {
-				r.job.show.out.Warn("--cache-from: step %q: %v", rec.Text, err)
+				r.job.show.warn("--cache-from: step %q: %v", rec.Text, err)
 				continue
 			}
 		}

@@ -63,6 +63,17 @@ func (d *display) progress() *ui.Progress {
 
 func (d *display) note(format string, a ...any) { d.out.Notef(format, a...) }
 
+// warn says what the user should know whatever comes of the build.
+func (d *display) warn(format string, a ...any) {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.erase()
+	d.out.Warn(format, a...)
+}
+
 // Close draws the last state and ends the live view.
 func (d *display) Close() {
 	if d == nil || d.stop == nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -74,7 +75,7 @@ func (r *stageRun) runCommand(ctx context.Context, c *instructions.RunCommand) e
 func (r *stageRun) isolation(s *runStep, c *instructions.RunCommand) error {
 	s.network = string(instructions.GetNetwork(c))
 	if s.network == "" || s.network == "default" {
-		s.network = cmpOr(r.job.req.Network, "default")
+		s.network = r.job.defaultNetwork()
 	} else if s.network == "host" && r.job.req.Network != "host" && !slices.Contains(r.job.req.Allow, allowHost) {
 		return ui.Hint(errors.New("RUN --network=host: not granted"), "kist build --allow network.host …")
 	}
@@ -164,7 +165,10 @@ func (s *runStep) environment() []string {
 	return env
 }
 
-func (s *runStep) gids() []uint32 {
+func (r *stageRun) gids(s *runStep) []uint32 {
+	if r.job.b.o.Rootless && rootless.DeniesGroups() {
+		return nil
+	}
 	gids := []uint32{uint32(s.user.gid)}
 	for _, g := range s.user.groups {
 		if !slices.Contains(gids, uint32(g)) {

@@ -43,7 +43,7 @@ func (c *runContainer) connect(ctx context.Context) error {
 	case c.s.network == "none" || c.job.b.o.Networks == nil:
 		resolv = nil
 	default:
-		n, err := c.job.network(ctx)
+		n, err := c.job.connection(ctx)
 		if err != nil {
 			return fmt.Errorf("network: %w", err)
 		}
@@ -121,9 +121,23 @@ func parseHost(s string) (name, addr string, err error) {
 	return name, ip.String(), nil
 }
 
-// network takes a network that an earlier step of this build gave back, or
+// defaultNetwork is the network of steps that name none. A user who is not root
+// has no bridge to offer, so such steps share the host's network, as in rootless
+// BuildKit, which says so too.
+func (j *job) defaultNetwork() string {
+	mode := cmpOr(j.req.Network, "default")
+	if mode != "default" || !j.b.o.Rootless {
+		return mode
+	}
+	j.warnShared.Do(func() {
+		j.show.warn("RUN steps share this host's network, because there is no other without root; --network none keeps them off it")
+	})
+	return "host"
+}
+
+// connection takes a network that an earlier step of this build gave back, or
 // makes one. The processes of that step are gone with their pid namespace.
-func (j *job) network(ctx context.Context) (*stepNetwork, error) {
+func (j *job) connection(ctx context.Context) (*stepNetwork, error) {
 	j.mu.Lock()
 	if n := len(j.networks); n > 0 {
 		net := j.networks[n-1]

@@ -7,6 +7,8 @@ import (
 	"github.com/moby/profiles/seccomp"
 	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kist-containers/kist/internal/rootless"
 )
 
 // capabilities are docker's default ones.
@@ -32,15 +34,15 @@ func (r *stageRun) spec(s *runStep, id string) (*specs.Spec, error) {
 		Root: &specs.Root{Path: "rootfs"},
 		Process: &specs.Process{
 			Args: s.argv, Env: s.environment(), Cwd: s.cwd,
-			User:         specs.User{UID: uint32(s.user.uid), GID: uint32(s.user.gid), AdditionalGids: s.gids()},
+			User:         specs.User{UID: uint32(s.user.uid), GID: uint32(s.user.gid), AdditionalGids: r.gids(s)},
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			Rlimits:      req.Ulimits,
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: plain},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(plain, "ro")},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: r.devpts()},
+			r.sysfs(s, append(plain, "ro")),
 			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(plain, "ro")},
 			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: plain},
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(plain, "mode=1777", fmt.Sprintf("size=%d", shm))},
@@ -65,6 +67,23 @@ func (r *stageRun) spec(s *runStep, id string) (*specs.Spec, error) {
 	var err error
 	spec.Linux.Seccomp, err = seccomp.GetDefaultProfile(spec)
 	return spec, err
+}
+
+func (r *stageRun) devpts() []string {
+	o := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	if r.job.b.o.Rootless && !rootless.MapsGID(5) {
+		return o
+	}
+	return append(o, "gid=5")
+}
+
+// sysfs cannot be mounted anew by a user namespace that shares the host's
+// network: there the host's is shown.
+func (r *stageRun) sysfs(s *runStep, options []string) specs.Mount {
+	if r.job.b.o.Rootless && s.network == "host" {
+		return specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: append([]string{"rbind", "rro"}, options...)}
+	}
+	return specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: options}
 }
 
 // deviceRules are the devices that a container may use: docker's.

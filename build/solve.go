@@ -39,6 +39,8 @@ type job struct {
 	runDir   string
 	guarded  *guardian
 	networks []*stepNetwork
+	// warnShared is for the one warning about a shared network.
+	warnShared sync.Once
 }
 
 // A stageFuture is a stage that somebody builds, once.

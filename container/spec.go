@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/rootless"
 )
 
 // defaultCaps are docker's fourteen.
@@ -337,25 +338,10 @@ func (m *specMaker) sysfs(options []string) specs.Mount {
 
 func (m *specMaker) devpts() []string {
 	o := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
-	if m.e.Rootless && !mappedGID(5) {
+	if m.e.Rootless && !rootless.MapsGID(5) {
 		return o
 	}
 	return append(o, "gid=5")
-}
-
-// mappedGID reports whether gid is mapped into this user namespace.
-func mappedGID(gid uint32) bool {
-	data, err := os.ReadFile("/proc/self/gid_map")
-	if err != nil {
-		return false
-	}
-	for _, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
-		var inside, outside, size uint64
-		if _, err := fmt.Sscan(line, &inside, &outside, &size); err == nil && uint64(gid) >= inside && uint64(gid) < inside+size {
-			return true
-		}
-	}
-	return false
 }
 
 // ipcMounts are those that belong to the IPC namespace.

@@ -2,7 +2,6 @@ package container
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/sys"
 )
 
@@ -70,7 +70,7 @@ func resolveUser(root *os.File, user string, add []string) (specs.User, string, 
 // namespace that maps one id has no others to give; see user_namespaces(7).
 func (e *Engine) user(root *os.File, user string, add []string) (specs.User, string, error) {
 	u, home, err := resolveUser(root, user, add)
-	if err != nil || !e.Rootless || !setgroupsDenied() {
+	if err != nil || !e.Rootless || !rootless.DeniesGroups() {
 		return u, home, err
 	}
 	if len(add) > 0 {
@@ -78,11 +78,6 @@ func (e *Engine) user(root *os.File, user string, add []string) (specs.User, str
 	}
 	u.AdditionalGids = nil
 	return u, home, nil
-}
-
-func setgroupsDenied() bool {
-	b, err := os.ReadFile("/proc/self/setgroups")
-	return err == nil && string(bytes.TrimSpace(b)) == "deny"
 }
 
 // number reads an id made of digits: such a user is a number, never a name.

@@ -2,10 +2,10 @@ package image
 
 import "github.com/kist-containers/kist/internal/ui"
 
-// group is the heading of these commands in kist --help.
-const group = "Images"
+// Group is the heading of these commands in kist --help.
+const Group = "Images"
 
-// Cmds are the subcommands of `kist image`.
+// Cmds are the subcommands of `kist image` that work on the store.
 type Cmds struct {
 	Ls      ListCmd    `cmd:"" aliases:"list" help:"List images"`
 	Pull    PullCmd    `cmd:"" help:"Download an image from its registry"`
@@ -27,23 +27,23 @@ type Cmds struct {
 	Search  SearchCmd  `cmd:"" help:"Search a registry"`
 }
 
-// Commands returns the commands of this package.
+// Commands returns the commands of this package, but for the group `image`: its
+// build is another package's, which therefore has the group.
 func Commands() []ui.Command {
 	return []ui.Command{
-		{Name: "image", Group: group, Help: "Manage images", New: func() any { return new(Cmds) }},
-		{Name: "images", Group: group, Help: "List images", New: func() any { return new(ListCmd) }},
-		{Name: "pull", Group: group, Help: "Download an image from its registry", New: func() any { return new(PullCmd) }},
-		{Name: "push", Group: group, Help: "Upload an image to a registry", New: func() any { return new(PushCmd) }},
-		{Name: "load", Group: group, Help: "Take in images from an archive", New: func() any { return new(LoadCmd) }},
-		{Name: "save", Group: group, Help: "Write images to an archive", New: func() any { return new(SaveCmd) }},
-		{Name: "import", Group: group, Help: "Make an image of a root file system's archive", New: func() any { return new(ImportCmd) }},
-		{Name: "rmi", Group: group, Help: "Remove images", New: func() any { return new(RmCmd) }},
-		{Name: "tag", Group: group, Help: "Give an image another name", New: func() any { return new(TagCmd) }},
-		{Name: "untag", Group: group, Help: "Take names away from an image", New: func() any { return new(UntagCmd) }},
-		{Name: "history", Group: group, Help: "Show how an image was made", New: func() any { return new(HistoryCmd) }},
-		{Name: "search", Group: group, Help: "Search a registry", New: func() any { return new(SearchCmd) }},
-		{Name: "login", Group: group, Help: "Log in to a registry", New: func() any { return new(LoginCmd) }},
-		{Name: "logout", Group: group, Help: "Forget a registry's credentials", New: func() any { return new(LogoutCmd) }},
-		{Name: "manifest", Group: group, Help: "Manage lists of images for several platforms", New: func() any { return new(ManifestCmds) }},
+		{Name: "images", Group: Group, Help: "List images", New: func() any { return new(ListCmd) }},
+		{Name: "pull", Group: Group, Help: "Download an image from its registry", New: func() any { return new(PullCmd) }},
+		{Name: "push", Group: Group, Help: "Upload an image to a registry", New: func() any { return new(PushCmd) }},
+		{Name: "load", Group: Group, Help: "Take in images from an archive", New: func() any { return new(LoadCmd) }},
+		{Name: "save", Group: Group, Help: "Write images to an archive", New: func() any { return new(SaveCmd) }},
+		{Name: "import", Group: Group, Help: "Make an image of a root file system's archive", New: func() any { return new(ImportCmd) }},
+		{Name: "rmi", Group: Group, Help: "Remove images", New: func() any { return new(RmCmd) }},
+		{Name: "tag", Group: Group, Help: "Give an image another name", New: func() any { return new(TagCmd) }},
+		{Name: "untag", Group: Group, Help: "Take names away from an image", New: func() any { return new(UntagCmd) }},
+		{Name: "history", Group: Group, Help: "Show how an image was made", New: func() any { return new(HistoryCmd) }},
+		{Name: "search", Group: Group, Help: "Search a registry", New: func() any { return new(SearchCmd) }},
+		{Name: "login", Group: Group, Help: "Log in to a registry", New: func() any { return new(LoginCmd) }},
+		{Name: "logout", Group: Group, Help: "Forget a registry's credentials", New: func() any { return new(LogoutCmd) }},
+		{Name: "manifest", Group: Group, Help: "Manage lists of images for several platforms", New: func() any { return new(ManifestCmds) }},
 	}
 }

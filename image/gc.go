@@ -254,10 +254,10 @@ func (s *Store) reap() error {
 	if !slices.ContainsFunc(readNames(s.layerDir()), isTrash) {
 		return nil
 	}
-	cmd := exec.Command("/proc/self/exe", s.layerDir())
+	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = reaperRole
 	cmd.Env = []string{}
-	cmd.Dir = "/"
+	cmd.Dir = s.layerDir()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -265,22 +265,19 @@ func (s *Store) reap() error {
 	return cmd.Process.Release()
 }
 
-// reaperMain removes the trash of the directory that its argument names.
+// reaperMain removes the trash of its working directory. It knows no path to
+// that: where the whole store was removed meanwhile, it makes nothing anew.
 func reaperMain() int {
-	if len(os.Args) != 2 {
-		return 2
-	}
-	dir := os.Args[1]
-	lock, err := state.TryLock(filepath.Join(dir, reapLock))
+	lock, err := state.TryLock(reapLock)
 	if err != nil {
-		return 0 // another one is at it
+		return 0 // another one is at it, or the store is gone
 	}
 	defer lock.Unlock()
 	for again := true; again; {
 		again = false
-		for _, name := range readNames(dir) {
+		for _, name := range readNames(".") {
 			if isTrash(name) {
-				again = os.RemoveAll(filepath.Join(dir, name)) == nil || again
+				again = os.RemoveAll(name) == nil || again
 			}
 		}
 	}

@@ -16,3 +16,15 @@ func TestParseRange(t *testing.T) {
 		}
 	}
 }
+
+func TestMaps(t *testing.T) {
+	const table = "         0       1000          1\n         1     100000      65536\n"
+	for id, want := range map[uint32]bool{0: true, 1: true, 5: true, 65536: true, 65537: false} {
+		if got := maps(table, id); got != want {
+			t.Errorf("maps %d: %v, want %v", id, got, want)
+		}
+	}
+	if maps("", 0) || maps("0 1000 1\n", 5) {
+		t.Error("an id that is in no line is mapped")
+	}
+}
