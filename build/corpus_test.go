@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/image"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/golden")
@@ -145,7 +147,7 @@ func newBuildah(t testing.TB, k *kit) *buildah {
 	archive := filepath.Join(dir, "base.tar")
 	f, err := os.Create(archive)
 	must(t, err)
-	must(t, k.b.store.Save(t.Context(), f, []string{"base"}, "docker-archive"))
+	must(t, k.b.store.Save(t.Context(), f, []string{"base"}, image.SaveOptions{}))
 	must(t, f.Close())
 	if out, err := p.run("pull", "-q", "docker-archive:"+archive); err != nil {
 		t.Skipf("needs a working buildah: %s", out)

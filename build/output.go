@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kist-containers/kist/image"
 	pack "github.com/kist-containers/kist/image/layer"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -27,7 +28,7 @@ func (b *Builder) write(ctx context.Context, o output, req *Request, res *Result
 			return nil // the store has it
 		}
 		if o.dir {
-			return b.store.SaveDir(ctx, o.dest, savedNames(req, res))
+			return b.store.SaveDir(ctx, o.dest, savedNames(req, res), image.SaveOptions{})
 		}
 		w, err := o.create(out)
 		if err != nil {

@@ -43,7 +43,7 @@ func (b *Builder) archive(ctx context.Context, w io.Writer, kind string, req *Re
 	if kind == "oci" {
 		format = image.OCIArchive
 	}
-	return b.store.Save(ctx, w, savedNames(req, res), format)
+	return b.store.Save(ctx, w, savedNames(req, res), image.SaveOptions{Format: format})
 }
 
 // savedNames are what an archive holds: the names, or the images without one.

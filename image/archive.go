@@ -2,14 +2,11 @@ package image
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kist-containers/kist/image/layer"
 )
@@ -179,23 +176,3 @@ func readDocument(a archive, name string, limit int64) ([]byte, error) {
 	}
 	return data, nil
 }
-
-// archiveBlobs is an archive in the form of an OCI layout as a source.
-type archiveBlobs struct{ a archive }
-
-// Blob implements source.
-func (s archiveBlobs) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	r, err := s.a.open(blobName(d.Digest))
-	if err != nil {
-		return nil, 0, fatal{err}
-	}
-	if r.Size() != d.Size {
-		return nil, 0, fatal{fmt.Errorf("%w: %d bytes, its descriptor says %d", ErrCorrupt, r.Size(), d.Size)}
-	}
-	if _, err := r.Seek(offset, io.SeekStart); err != nil {
-		return nil, 0, fatal{err}
-	}
-	return io.NopCloser(r), offset, nil
-}
-
-func blobName(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }

@@ -1,9 +1,7 @@
 package image
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -12,13 +10,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kist-containers/kist/internal/state"
-)
-
-// Bounds on documents that are read whole into memory.
-const (
-	maxManifest = 4 << 20
-	maxConfig   = 8 << 20
-	maxLayers   = 500
 )
 
 // readBlob returns the verified bytes of a small blob.
@@ -81,50 +72,6 @@ func (s *Store) readManifest(d v1.Descriptor) (*v1.Manifest, error) {
 	return parseManifest(data, d.MediaType)
 }
 
-// parseManifest reads an image manifest and refuses a document that another
-// reader could take for something else.
-func parseManifest(data []byte, mt types.MediaType) (*v1.Manifest, error) {
-	var shape struct {
-		SchemaVersion int               `json:"schemaVersion"`
-		MediaType     types.MediaType   `json:"mediaType"`
-		Manifests     []json.RawMessage `json:"manifests"`
-		FSLayers      []json.RawMessage `json:"fsLayers"`
-	}
-	if err := unmarshal(data, &shape); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	switch {
-	case shape.SchemaVersion == 1 || shape.FSLayers != nil:
-		return nil, fmt.Errorf("manifest: schema 1 is too old, push the image again with a current tool")
-	case shape.SchemaVersion != 2:
-		return nil, fmt.Errorf("manifest: schema version %d is unknown", shape.SchemaVersion)
-	case shape.Manifests != nil:
-		return nil, fmt.Errorf("manifest: has manifests like an index, but says it is an image")
-	case shape.MediaType != "" && mt != "" && shape.MediaType != mt:
-		return nil, fmt.Errorf("manifest: says it is %s, was served as %s", shape.MediaType, mt)
-	}
-	var m v1.Manifest
-	if err := unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	return &m, checkManifest(&m)
-}
-
-func checkManifest(m *v1.Manifest) error {
-	if len(m.Layers) > maxLayers {
-		return fmt.Errorf("manifest: %d layers, more than %d", len(m.Layers), maxLayers)
-	}
-	for _, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
-		if d.Digest.Algorithm != "sha256" {
-			return fmt.Errorf("manifest: digest %q is not sha256", d.Digest)
-		}
-		if d.Size < 0 {
-			return fmt.Errorf("manifest: %s has a negative size", d.Digest)
-		}
-	}
-	return nil
-}
-
 func (s *Store) readConfig(d v1.Descriptor) (*v1.ConfigFile, []byte, error) {
 	data, err := s.readBlob(d, maxConfig)
 	if err != nil {
@@ -132,30 +79,6 @@ func (s *Store) readConfig(d v1.Descriptor) (*v1.ConfigFile, []byte, error) {
 	}
 	cfg, err := parseConfig(data)
 	return cfg, data, err
-}
-
-func parseConfig(data []byte) (*v1.ConfigFile, error) {
-	var cfg v1.ConfigFile
-	if err := unmarshal(data, &cfg); err != nil {
-		return nil, fmt.Errorf("image configuration: %w", err)
-	}
-	if len(cfg.RootFS.DiffIDs) > maxLayers {
-		return nil, fmt.Errorf("image configuration: %d layers, more than %d", len(cfg.RootFS.DiffIDs), maxLayers)
-	}
-	for _, d := range cfg.RootFS.DiffIDs {
-		if d.Algorithm != "sha256" {
-			return nil, fmt.Errorf("image configuration: diffID %q is not sha256", d)
-		}
-	}
-	return &cfg, nil
-}
-
-// unmarshal decodes exactly one JSON value; an HTML page in its place is named.
-func unmarshal(data []byte, v any) error {
-	if head := bytes.TrimSpace(data); len(head) > 0 && head[0] == '<' {
-		return fmt.Errorf("a web page instead of JSON")
-	}
-	return json.Unmarshal(data, v)
 }
 
 // short is a digest or ID as people see it: twelve digits.

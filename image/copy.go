@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,13 +16,6 @@ import (
 	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/internal/ui"
 )
-
-// An imageSource is where a copied image comes from.
-type imageSource interface {
-	source
-	// Manifest returns the document of a tag or digest; "" is the only one.
-	Manifest(ctx context.Context, reference string) ([]byte, v1.Descriptor, error)
-}
 
 // An imageSink is where a copied image goes. A blob is asked for only when the
 // sink has none.
@@ -47,34 +39,23 @@ type copier struct {
 
 // run copies the image reference and calls it as.
 func (c *copier) run(ctx context.Context, reference, as string) (v1.Descriptor, error) {
-	data, d, err := c.from.Manifest(ctx, reference)
+	var data []byte
+	var d v1.Descriptor
+	var err error
+	if c.all {
+		data, d, err = c.from.Manifest(ctx, reference)
+	} else {
+		var f followed
+		f, err = follow(ctx, c.from, reference, c.platform)
+		data, d = f.data, f.d
+	}
+	if err == nil {
+		err = c.document(ctx, data, d, as, 0)
+	}
 	if err != nil {
 		return d, err
 	}
-	for depth := 0; d.MediaType.IsIndex() && !c.all; depth++ {
-		im, err := parseIndex(data, d.MediaType)
-		if err != nil {
-			return d, err
-		}
-		child, err := choose(im.Manifests, c.platform)
-		if err != nil || depth >= maxIndexDepth {
-			return d, errors.Join(err, errNesting(depth))
-		}
-		if data, d, err = c.from.Manifest(ctx, child.Digest.String()); err != nil {
-			return d, err
-		}
-	}
-	if err := c.document(ctx, data, d, as, 0); err != nil {
-		return d, err
-	}
 	return d, c.to.finish(d)
-}
-
-func errNesting(depth int) error {
-	if depth >= maxIndexDepth {
-		return errors.New("indexes nest too deep")
-	}
-	return nil
 }
 
 // document copies what a manifest or index refers to, and then itself.
@@ -90,8 +71,11 @@ func (c *copier) document(ctx context.Context, data []byte, d v1.Descriptor, as 
 		return c.to.PutManifest(ctx, as, data, d.MediaType)
 	}
 	im, err := parseIndex(data, d.MediaType)
-	if err != nil || depth >= maxIndexDepth {
-		return errors.Join(err, errNesting(depth))
+	if err != nil {
+		return err
+	}
+	if depth >= maxIndexDepth {
+		return errNesting
 	}
 	for _, child := range im.Manifests {
 		sub, got, err := c.from.Manifest(ctx, child.Digest.String())
@@ -147,7 +131,20 @@ func (c *copier) blob(ctx context.Context, d v1.Descriptor, task *ui.Task) error
 }
 
 // A registrySink is a repository.
-type registrySink struct{ *registry.Repository }
+type registrySink struct {
+	*registry.Repository
+	// mountFrom is another repository of the registry that has the blobs, or "".
+	mountFrom string
+}
+
+// HasBlob implements imageSink: a blob that can be mounted need not be fetched.
+func (r registrySink) HasBlob(ctx context.Context, d v1.Descriptor) (bool, error) {
+	has, err := r.Repository.HasBlob(ctx, d)
+	if err != nil || has || r.mountFrom == "" {
+		return has, err
+	}
+	return r.Mount(ctx, d, r.mountFrom)
+}
 
 func (r registrySink) putBlob(ctx context.Context, d v1.Descriptor, f *os.File) error {
 	_, err := r.PutBlob(ctx, d, f, registry.PutOptions{})
@@ -162,8 +159,6 @@ type dirSink struct {
 	// flat is skopeo's form: manifest.json, version, and blobs by their hex.
 	flat bool
 	tag  string
-	// docker also writes docker's manifest.json.
-	archive string
 }
 
 func (s *dirSink) path(h v1.Hash) string {

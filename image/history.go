@@ -20,12 +20,8 @@ type Step struct {
 	Tags []string
 }
 
-// History lists how an image was made, newest first.
-func (s *Store) History(name string) ([]Step, error) {
-	img, err := s.Resolve(name)
-	if err != nil {
-		return nil, err
-	}
+// History lists how img was made, newest first.
+func (s *Store) History(img *Image) []Step {
 	var steps []Step
 	next := 0
 	for _, h := range img.Config.History {
@@ -46,7 +42,7 @@ func (s *Store) History(name string) ([]Step, error) {
 	if len(steps) > 0 {
 		steps[0].ID, steps[0].Tags = img.ID, img.Names
 	}
-	return steps, nil
+	return steps
 }
 
 // HistoryCmd is `kist history`.
@@ -55,7 +51,7 @@ type HistoryCmd struct {
 	Human    bool   `short:"H" default:"true" negatable:"" help:"Readable sizes and times."`
 	NoTrunc  bool   `help:"Show everything in full."`
 	Quiet    bool   `short:"q" help:"Print only IDs."`
-	Platform string `help:"Accepted when it is the image's own." placeholder:"PLATFORM"`
+	Platform string `help:"The image of a list for this platform." placeholder:"PLATFORM"`
 	Image    string `arg:"" help:"Name or ID."`
 }
 
@@ -63,12 +59,12 @@ type historyRow struct{ Comment, CreatedAt, CreatedBy, CreatedSince, ID, Size st
 
 // Run prints the steps.
 func (c *HistoryCmd) Run(s *Store, out *ui.Output) error {
-	steps, err := s.History(c.Image)
+	img, err := s.ResolvePlatform(c.Image, c.Platform)
 	if err != nil {
 		return err
 	}
 	var rows []any
-	for _, st := range steps {
+	for _, st := range s.History(img) {
 		rows = append(rows, c.row(st))
 	}
 	return ui.Table{

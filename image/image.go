@@ -1,8 +1,11 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -81,9 +84,13 @@ func chainID(parent, diffID string) string {
 }
 
 // Resolve finds an image by name[:tag][@digest], by ID or by a unique prefix of
-// its ID. A name wins over a prefix. Errors wrap ErrNotFound, ErrAmbiguous or
-// ErrInvalid.
-func (s *Store) Resolve(name string) (*Image, error) {
+// its ID. A name wins over a prefix. The name of a list of images means the one
+// for this machine. Errors wrap ErrNotFound, ErrAmbiguous or ErrInvalid.
+func (s *Store) Resolve(name string) (*Image, error) { return s.ResolvePlatform(name, "") }
+
+// ResolvePlatform is Resolve for the image of another platform: of a list that
+// one, of an image no other than what it is for. "" is as for Resolve.
+func (s *Store) ResolvePlatform(name, platform string) (*Image, error) {
 	entries, err := s.readIndex()
 	if err != nil {
 		return nil, err
@@ -92,10 +99,36 @@ func (s *Store) Resolve(name string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.MediaType.IsIndex() {
-		return nil, fmt.Errorf("%s is a list of manifests, not an image", name)
+	if e, err = s.forPlatform(e, platform); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return s.open(e, entries)
+}
+
+// forPlatform returns e, or the image of a list e, for platform.
+func (s *Store) forPlatform(e entry, platform string) (entry, error) {
+	want, err := ParsePlatform(platform)
+	if err != nil {
+		return entry{}, err
+	}
+	if !e.MediaType.IsIndex() {
+		if platform != "" && e.Platform != nil && e.Platform.OS != "" && !matchesPlatform(*e.Platform, want) {
+			return entry{}, fmt.Errorf("%w for %s, only for %s", ErrNotFound, want, e.Platform)
+		}
+		return e, nil
+	}
+	f, err := follow(context.Background(), storeSource{s}, e.Digest.String(), want)
+	if errors.Is(err, fs.ErrNotExist) {
+		return entry{}, fmt.Errorf("%w for %s: its list is here, but not that image of it", ErrNotFound, want)
+	}
+	if err != nil {
+		return entry{}, err
+	}
+	child := s.described(entry{f.d})
+	if child.id() == "" {
+		return entry{}, errors.New("not a container image but an artifact")
+	}
+	return child, nil
 }
 
 // open reads the image of entry e.

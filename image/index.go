@@ -81,7 +81,7 @@ func (s *Store) described(e entry) entry {
 	if err != nil {
 		return e
 	}
-	return noted(e.Descriptor, e.name(), "", m.Config.Digest, cfg, 0)
+	return noted(e.Descriptor, e.name(), "", m.Config.Digest, cfg, s.sizeOf(cfg))
 }
 
 // noted returns the entry for an image.

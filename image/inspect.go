@@ -108,7 +108,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 // InspectCmd is `kist image inspect`.
 type InspectCmd struct {
 	Format   string   `short:"f" help:"Template or json." placeholder:"TEMPLATE"`
-	Platform string   `help:"Accepted when it is the image's own." placeholder:"PLATFORM"`
+	Platform string   `help:"The image of a list for this platform." placeholder:"PLATFORM"`
 	Image    []string `arg:"" help:"Name or ID."`
 }
 
@@ -117,7 +117,7 @@ func (c *InspectCmd) Run(s *Store, out *ui.Output) error {
 	var objects []any
 	var errs []error
 	for _, name := range c.Image {
-		img, err := s.Resolve(name)
+		img, err := s.ResolvePlatform(name, c.Platform)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -1,7 +1,9 @@
 package image
 
 import (
+	"cmp"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +17,12 @@ type ListCmd struct {
 	Filter  []string `short:"f" sep:"none" help:"Only images that match: dangling, label, before, since, until, reference, id." placeholder:"KEY=VALUE"`
 	Format  string   `help:"table, json or a template." placeholder:"FORMAT"`
 	NoTrunc bool     `help:"Show full IDs."`
-	Quiet   bool     `short:"q" help:"Print only IDs."`
-	Tree    bool     `help:"Show the layers that images share."`
-	Name    string   `arg:"" optional:"" help:"REPOSITORY[:TAG]."`
+	// NoHeading and Sort are podman's.
+	NoHeading bool   `name:"noheading" short:"n" help:"Leave out the heading."`
+	Sort      string `enum:"created,id,repository,size,tag" default:"created" help:"Order: created, id, repository, size or tag."`
+	Quiet     bool   `short:"q" help:"Print only IDs."`
+	Tree      bool   `help:"Show the layers that images share."`
+	Name      string `arg:"" optional:"" help:"REPOSITORY[:TAG]."`
 }
 
 // A listRow is a line of the listing; the fields are docker's.
@@ -44,18 +49,8 @@ func (c *ListCmd) Run(s *Store, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	var rows []any
-	seen := map[string]bool{}
-	for _, img := range list {
-		for _, row := range c.rows(img) {
-			if c.Quiet && seen[row.ID] {
-				continue
-			}
-			seen[row.ID] = true
-			rows = append(rows, row)
-		}
-	}
 	t := ui.Table{
+		NoHeading: c.NoHeading,
 		Headers: map[string]string{
 			"Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "ID": "IMAGE ID",
 			"CreatedSince": "CREATED", "CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS",
@@ -67,7 +62,35 @@ func (c *ListCmd) Run(s *Store, out *ui.Output) error {
 	if c.Digests {
 		t.Default = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 	}
-	return t.Write(out.Out, c.Format, c.Quiet, rows)
+	return t.Write(out.Out, c.Format, c.Quiet, c.allRows(list))
+}
+
+// allRows are the lines of the listing, with -q one for each ID.
+func (c *ListCmd) allRows(list []Summary) []any {
+	var lines []listRow
+	if c.Sort == "size" {
+		slices.SortStableFunc(list, func(a, b Summary) int { return cmp.Compare(b.Size, a.Size) })
+	}
+	for _, img := range list {
+		lines = append(lines, c.rows(img)...)
+	}
+	key := map[string]func(listRow) string{
+		"id":         func(r listRow) string { return r.ID },
+		"repository": func(r listRow) string { return r.Repository },
+		"tag":        func(r listRow) string { return r.Tag },
+	}[c.Sort]
+	if key != nil {
+		slices.SortStableFunc(lines, func(a, b listRow) int { return cmp.Compare(key(a), key(b)) })
+	}
+	var rows []any
+	seen := map[string]bool{}
+	for _, l := range lines {
+		if !c.Quiet || !seen[l.ID] {
+			rows = append(rows, l)
+		}
+		seen[l.ID] = true
+	}
+	return rows
 }
 
 // rows are one line for each name of img.

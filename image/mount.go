@@ -16,12 +16,18 @@ import (
 
 // mountDir is where an image is mounted. The directory is made before the mount
 // and named by the image, so that whoever comes later finds both.
-func (s *Store) mountDir(id string) string {
-	return filepath.Join(s.roots.Run, "image-mount", short(id))
-}
+func (s *Store) mountDir(id string) string { return filepath.Join(s.mountsDir(), short(id)) }
+
+func (s *Store) mountsDir() string { return filepath.Join(s.roots.Run, "image-mount") }
 
 // Mount mounts img read-only and returns where. Mounting again gives the same place.
 func (s *Store) Mount(ctx context.Context, img *Image) (string, error) {
+	// No layer goes between the look at the image and the mount.
+	pin, err := s.Pin(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer s.unpin(pin)
 	dir := s.mountDir(img.ID)
 	lock, err := state.AcquireLock(ctx, s.roots.Lock("image-mount"))
 	if err != nil {
@@ -112,7 +118,7 @@ func (s *Store) Unmount(ctx context.Context, id string) error {
 // Mounts returns the mounted images' short IDs and places.
 func (s *Store) Mounts() map[string]string {
 	m := map[string]string{}
-	for _, id := range readNames(filepath.Dir(s.mountDir(""))) {
+	for _, id := range readNames(s.mountsDir()) {
 		if dir := s.mountDir(id); mounted(dir) {
 			m[id] = dir
 		}

@@ -71,6 +71,26 @@ func variants(arch, v string) []string {
 	return []string{v}
 }
 
+// matchesPlatform reports whether an image for have is the one that is wanted.
+// A variant counts only where one was asked for.
+func matchesPlatform(have, want v1.Platform) bool {
+	have = normalize(have)
+	return have.OS == want.OS && have.Architecture == want.Architecture && (want.Variant == "" || have.Variant == want.Variant)
+}
+
+// checkPlatform refuses an image that is not for the platform asked for; ""
+// takes any, and so does an image that says nothing.
+func checkPlatform(cfg *v1.ConfigFile, platform string) error {
+	if platform == "" || cfg.OS == "" && cfg.Architecture == "" {
+		return nil
+	}
+	want, err := ParsePlatform(platform)
+	if err != nil || matchesPlatform(*cfg.Platform(), want) {
+		return err
+	}
+	return fmt.Errorf("the image is for %s, not %s", cfg.Platform(), want)
+}
+
 // choose picks the manifest of an index for platform p: the best variant that
 // the machine runs, and the first of equals. Attestations are no images.
 func choose(manifests []v1.Descriptor, p v1.Platform) (v1.Descriptor, error) {

@@ -43,18 +43,20 @@ func (s *Store) Prune(ctx context.Context, all bool, f ui.Filters) (Pruned, erro
 			victims[img.ID] = true
 		}
 	}
+	var gone []entry
 	err = s.update(ctx, func(entries []entry) ([]entry, error) {
 		return slices.DeleteFunc(entries, func(e entry) bool {
 			if !victims[e.id()] && !victims[e.Digest.String()] {
 				return false
 			}
-			p.Removed = append(p.Removed, untagged(e)...)
+			gone = append(gone, e)
 			return true
 		}), nil
 	})
 	if err != nil {
 		return p, err
 	}
+	p.Removed = untaggedAll(gone, nil)
 	for id := range victims {
 		p.Removed = append(p.Removed, Removed{Deleted: id})
 	}

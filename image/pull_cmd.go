@@ -21,17 +21,23 @@ type PullCmd struct {
 	Variant  string `help:"Image for a variant of the architecture." placeholder:"VARIANT"`
 	Policy   string `default:"always" enum:"always,missing,never,newer" help:"always, missing, never or newer."`
 	Quiet    bool   `short:"q" help:"Show no progress, print only the name."`
-	Image    string `arg:"" help:"NAME[:TAG|@DIGEST]."`
+	// ContentTrust is docker's --disable-content-trust, gone with version 29.
+	ContentTrust bool     `name:"disable-content-trust" default:"true" hidden:""`
+	Image        []string `arg:"" help:"NAME[:TAG|@DIGEST]."`
 }
 
 // Run pulls and prints what docker prints: the full name, or with -q only that.
 func (c *PullCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
 	o := PullOptions{Platform: c.platform(), Registry: c.Config()}
-	names := []string{c.Image}
+	names := c.Image
 	if c.AllTags {
-		var err error
-		if names, err = c.tags(ctx, o); err != nil {
-			return fmt.Errorf("pull %s: %w", c.Image, err)
+		names = nil
+		for _, repo := range c.Image {
+			tags, err := allTags(ctx, repo, o)
+			if err != nil {
+				return fmt.Errorf("pull %s: %w", repo, err)
+			}
+			names = append(names, tags...)
 		}
 	}
 	for _, name := range names {
@@ -92,8 +98,8 @@ func (c *PullCmd) platform() string {
 	return p
 }
 
-func (c *PullCmd) tags(ctx context.Context, o PullOptions) ([]string, error) {
-	r, err := ParseReference(c.Image)
+func allTags(ctx context.Context, name string, o PullOptions) ([]string, error) {
+	r, err := ParseReference(name)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,10 @@ type PushOptions struct {
 	Destination string
 	// ChunkSize uploads blobs in pieces of so many bytes; 0 in one.
 	ChunkSize int64
+	// Platform picks the image of a list, "" pushes the list.
+	Platform string
+	// ListOnly pushes a list without its images, which must be there.
+	ListOnly bool
 }
 
 // parallelUploads is docker's number.
@@ -55,6 +59,11 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (v1.Descrip
 	e, err := find(entries, ref)
 	if err != nil {
 		return v1.Descriptor{}, err
+	}
+	if o.Platform != "" {
+		if e, err = s.forPlatform(e, o.Platform); err != nil {
+			return v1.Descriptor{}, fmt.Errorf("%s: %w", ref, err)
+		}
 	}
 	repo, err := registry.Open(o.Registry, dest.Host, dest.Path)
 	if err != nil {
@@ -115,7 +124,7 @@ func (p *pusher) push(ctx context.Context, d v1.Descriptor, reference string) er
 	if err == nil && have.Digest == d.Digest {
 		return nil
 	}
-	if err != nil && !notFound(err) {
+	if err != nil && !notFound(err) && !errors.Is(err, registry.ErrNoDigest) {
 		return err
 	}
 	data, err := p.s.readBlob(d, maxManifest)
@@ -144,10 +153,10 @@ func (p *pusher) children(ctx context.Context, data []byte, d v1.Descriptor) err
 		return err
 	}
 	for _, child := range im.Manifests {
-		if !p.s.hasBlob(child) {
+		if p.o.ListOnly || !p.s.hasBlob(child) {
 			// An index may list what is only in the registry; it must be there then.
 			if _, err := p.repo.Head(ctx, child.Digest.String()); err != nil {
-				return fmt.Errorf("%s of the list is neither here nor there: %w", child.Digest, err)
+				return fmt.Errorf("%s of the list is not there, and not pushed: %w", child.Digest, err)
 			}
 			continue
 		}
@@ -208,81 +217,4 @@ func (p *pusher) blob(ctx context.Context, d v1.Descriptor, task *ui.Task) error
 	}
 	task.Done(string(how))
 	return nil
-}
-
-// PushCmd is `kist push`.
-type PushCmd struct {
-	RegistryFlags
-	AllTags    bool     `short:"a" help:"Push all tags of the repository."`
-	Quiet      bool     `short:"q" help:"Show no progress, print only the name."`
-	Digestfile string   `help:"Write the digest to this file." placeholder:"FILE"`
-	ChunkSize  ui.Bytes `help:"Upload in pieces of this size." placeholder:"SIZE"`
-	Platform   string   `help:"Accepted when it is the image's own." placeholder:"PLATFORM"`
-	Image      string   `arg:"" help:"NAME[:TAG]."`
-	Dest       string   `arg:"" optional:"" help:"Another name to push to."`
-}
-
-// Run pushes and prints the digest, as docker does.
-func (c *PushCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	names, err := c.names(s)
-	if err != nil {
-		return err
-	}
-	o := PushOptions{Registry: c.Config(), Destination: c.Dest, ChunkSize: int64(c.ChunkSize)}
-	for _, name := range names {
-		r, err := ParseReference(name)
-		if err == nil && c.Dest != "" {
-			r, err = ParseReference(c.Dest)
-		}
-		if err != nil {
-			return fmt.Errorf("push: %w", err)
-		}
-		if !c.Quiet {
-			out.Printf("The push refers to repository [%s]\n", r.Name())
-			o.Progress = out.Progress()
-		}
-		d, err := s.Push(ctx, name, o)
-		o.Progress.Close()
-		if err != nil {
-			return fmt.Errorf("push %w", err)
-		}
-		if c.Quiet {
-			out.Print(r.Tagged().String())
-		} else {
-			out.Printf("%s: digest: %s size: %d\n", r.Tagged().Tag, d.Digest, d.Size)
-		}
-		if c.Digestfile != "" {
-			if err := os.WriteFile(c.Digestfile, []byte(d.Digest.String()+"\n"), 0o644); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (c *PushCmd) names(s *Store) ([]string, error) {
-	if !c.AllTags {
-		return []string{c.Image}, nil
-	}
-	want, err := ParseReference(c.Image)
-	if err != nil {
-		return nil, err
-	}
-	if want.Tag != "" {
-		return nil, fmt.Errorf("push --all-tags %s: a tag cannot be given with it", c.Image)
-	}
-	entries, err := s.readIndex()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if r := e.ref(); r.Name() == want.Name() {
-			names = append(names, r.String())
-		}
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("push %s: %w", want.Familiar(), ErrNotFound)
-	}
-	return names, nil
 }

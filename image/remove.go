@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -22,48 +23,77 @@ type Removed struct {
 }
 
 // Remove takes the name away and, with the last one, the image; an ID means the
-// image with all its names. Layers go when nothing needs them. It is docker's
-// rule what is refused: an image of a running container always, one of a stopped
-// container and one of several repositories without Force.
+// image with all its names, NAME@DIGEST only that it came from there. Layers go
+// when nothing needs them. It is docker's rule what is refused: an image of a
+// running container always, one of a stopped container and one of several
+// repositories without Force.
 func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Removed, error) {
-	var done []Removed
-	var removedID string
 	uses, err := s.uses()
 	if err != nil {
 		return nil, err
 	}
+	var done []Removed
 	err = s.update(ctx, func(entries []entry) ([]entry, error) {
 		e, err := find(entries, name)
 		if err != nil {
 			return nil, err
 		}
-		var victims []entry
-		if victims, err = victimsOf(entries, e, name, o, uses); err != nil {
+		if r, err := ParseReference(name); err == nil && r.Digest != "" && e.name() != "" {
+			done = forgetDigest(entries, e)
+			return entries, nil
+		}
+		victims, err := victimsOf(entries, e, name, o, uses)
+		if err != nil {
 			return nil, err
 		}
 		kept := slices.DeleteFunc(entries, func(x entry) bool { return contains(victims, x) })
-		for _, v := range victims {
-			done = append(done, untagged(v)...)
+		done = untaggedAll(victims, kept)
+		if slices.ContainsFunc(kept, func(x entry) bool { return same(x, e) }) {
+			return kept, nil
 		}
-		if !slices.ContainsFunc(kept, func(x entry) bool { return same(x, e) }) && !used(uses, e.id()) {
-			removedID = e.id()
-		} else if len(victims) > 0 && !slices.ContainsFunc(kept, func(x entry) bool { return same(x, e) }) {
+		if used(uses, e.id()) {
 			// A container still needs it: it stays, without a name.
-			kept = append(kept, unnamed(e))
+			return append(kept, unnamed(e)), nil
 		}
+		done = append(done, Removed{Deleted: cmp.Or(e.id(), e.Digest.String())})
 		return kept, nil
 	})
 	if err != nil {
 		return nil, err
-	}
-	if removedID != "" {
-		done = append(done, Removed{Deleted: removedID})
 	}
 	layers, err := s.collect(ctx)
 	for _, l := range layers {
 		done = append(done, Removed{Deleted: l})
 	}
 	return done, err
+}
+
+// forgetDigest removes from an image with a name only that e's repository knows
+// it by a digest.
+func forgetDigest(entries []entry, e entry) []Removed {
+	var done []Removed
+	for _, x := range entries {
+		if same(x, e) && x.repoDigest() == e.repoDigest() {
+			done = untaggedAll([]entry{unnamed(x)}, nil)
+			delete(x.Annotations, noteDigest)
+		}
+	}
+	return done
+}
+
+// untaggedAll says what names are gone with victims; a digest stays known while
+// another name of its repository is kept.
+func untaggedAll(victims, kept []entry) []Removed {
+	var done []Removed
+	for _, v := range victims {
+		still := func(x entry) bool { return x.repoDigest() == v.repoDigest() }
+		for _, r := range untagged(v) {
+			if !slices.Contains(done, r) && !(strings.Contains(r.Untagged, "@") && slices.ContainsFunc(kept, still)) {
+				done = append(done, r)
+			}
+		}
+	}
+	return done
 }
 
 func same(a, b entry) bool {
@@ -87,8 +117,9 @@ func untagged(e entry) []Removed {
 	return r
 }
 
+// used reports whether anybody needs the image; a list of images has no ID.
 func used(uses []Use, id string) bool {
-	return slices.ContainsFunc(uses, func(u Use) bool { return u.ImageID == id })
+	return id != "" && slices.ContainsFunc(uses, func(u Use) bool { return u.ImageID == id })
 }
 
 // victimsOf are the entries that go with name.
@@ -115,7 +146,7 @@ func victimsOf(entries []entry, e entry, name string, o RemoveOptions, uses []Us
 		return victims, nil
 	}
 	for _, u := range uses {
-		if u.ImageID != e.id() {
+		if e.id() == "" || u.ImageID != e.id() {
 			continue
 		}
 		if u.Running && (byID || !o.Force) || !o.Force {
@@ -187,9 +218,29 @@ func (s *Store) Untag(ctx context.Context, image string, names []string) error {
 	})
 }
 
+// uses are the owner's, and the images that are mounted.
 func (s *Store) uses() ([]Use, error) {
-	if s.o.Uses == nil {
-		return nil, nil
+	var uses []Use
+	if mounts := s.Mounts(); len(mounts) > 0 {
+		entries, err := s.readIndex()
+		if err != nil {
+			return nil, err
+		}
+		for id := range mounts {
+			e, err := find(entries, id)
+			if err != nil {
+				continue // its image is gone; the mount does without
+			}
+			img, err := s.open(e, nil)
+			if err != nil {
+				return nil, err
+			}
+			uses = append(uses, Use{Holder: "image mount", ImageID: img.ID, ChainIDs: img.ChainIDs(), Running: true})
+		}
 	}
-	return s.o.Uses()
+	if s.o.Uses == nil {
+		return uses, nil
+	}
+	more, err := s.o.Uses()
+	return append(uses, more...), err
 }

@@ -1,8 +1,7 @@
 package image
 
 import (
-	"archive/tar"
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,12 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/kist-containers/kist/internal/ui"
 )
 
 // Formats of saved images.
@@ -23,22 +19,32 @@ const (
 	DockerArchive = "docker-archive"
 	OCIArchive    = "oci-archive"
 	OCIDir        = "oci-dir"
+	DockerDir     = "docker-dir"
 )
+
+// SaveOptions say what of the images to save, and how.
+type SaveOptions struct {
+	// Format is one of the formats; "" is DockerArchive.
+	Format string
+	// Platforms are wanted of a list of images; none means all that are here. An
+	// image that is for another one is an error.
+	Platforms []string
+}
 
 // Save writes images to w. A docker archive is an OCI layout with docker's
 // manifest.json besides, as docker itself writes it since version 25: the blobs
 // go out as they are, so saving copies files and computes nothing.
-func (s *Store) Save(ctx context.Context, w io.Writer, names []string, format string) error {
+func (s *Store) Save(ctx context.Context, w io.Writer, names []string, o SaveOptions) error {
 	pin, err := s.Pin(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.unpin(pin)
-	l, err := s.layoutOf(names)
+	l, err := s.layoutOf(names, o.Platforms)
 	if err != nil {
 		return err
 	}
-	return s.writeArchive(ctx, w, l, format)
+	return s.writeArchive(ctx, w, l, cmp.Or(o.Format, DockerArchive))
 }
 
 func (s *Store) writeArchive(ctx context.Context, w io.Writer, l *savedLayout, format string) error {
@@ -57,20 +63,23 @@ func (s *Store) writeArchive(ctx context.Context, w io.Writer, l *savedLayout, f
 	return a.close()
 }
 
-// SaveDir writes images as an OCI layout directory, which must not exist or be
-// empty.
-func (s *Store) SaveDir(ctx context.Context, dir string, names []string) error {
+// SaveDir writes images as an OCI layout directory, or one image as docker-dir,
+// skopeo's dir: form. The directory must not exist or be empty.
+func (s *Store) SaveDir(ctx context.Context, dir string, names []string, o SaveOptions) error {
 	pin, err := s.Pin(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.unpin(pin)
-	l, err := s.layoutOf(names)
+	l, err := s.layoutOf(names, o.Platforms)
 	if err != nil {
 		return err
 	}
 	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
 		return fmt.Errorf("%s is not empty", dir)
+	}
+	if o.Format == DockerDir {
+		return s.saveFlat(ctx, dir, l)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		return err
@@ -86,6 +95,20 @@ func (s *Store) SaveDir(ctx context.Context, dir string, names []string) error {
 	return l.documents(OCIArchive, func(name string, data []byte) error {
 		return os.WriteFile(filepath.Join(dir, name), data, 0o644)
 	})
+}
+
+// saveFlat writes the one image of l.
+func (s *Store) saveFlat(ctx context.Context, dir string, l *savedLayout) error {
+	if len(l.index.Manifests) != 1 {
+		return fmt.Errorf("%s has room for one image, not %d", DockerDir, len(l.index.Manifests))
+	}
+	sink := &dirSink{dir: dir, flat: true}
+	if err := sink.prepare(); err != nil {
+		return err
+	}
+	cp := &copier{from: storeSource{s}, to: sink, all: true, spool: s.imageDir("partial")}
+	_, err := cp.run(ctx, l.index.Manifests[0].Digest.String(), "latest")
+	return err
 }
 
 func copyFile(to, from string) (err error) {
@@ -111,32 +134,58 @@ type savedLayout struct {
 	seen  map[v1.Hash]bool
 }
 
-func (s *Store) layoutOf(names []string) (*savedLayout, error) {
+func newSavedLayout() *savedLayout {
+	return &savedLayout{seen: map[v1.Hash]bool{}, index: v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}}
+}
+
+func (s *Store) layoutOf(names, platforms []string) (*savedLayout, error) {
 	entries, err := s.readIndex()
 	if err != nil {
 		return nil, err
 	}
-	l := &savedLayout{seen: map[v1.Hash]bool{}, index: v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}}
+	if len(platforms) == 0 {
+		platforms = []string{""}
+	}
+	l := newSavedLayout()
 	for _, name := range names {
 		e, err := find(entries, name)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.addToLayout(l, e, name); err != nil {
-			return nil, err
+		for _, p := range platforms {
+			if err := s.saveEntry(l, e, name, p); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
 	return l, nil
 }
 
-// addToLayout adds an image; saved by its ID, it has no name in the archive.
-func (s *Store) addToLayout(l *savedLayout, e entry, name string) error {
-	d := v1.Descriptor{MediaType: e.MediaType, Digest: e.Digest, Size: e.Size, Platform: e.Platform}
-	var tag string
-	if r := e.ref(); r.Tag != "" && !isID(e, name) {
-		tag = r.Familiar()
-		d.Annotations = map[string]string{"io.containerd.image.name": r.String(), noteName: r.Tag}
+// saveEntry adds an image; saved by its ID, it has no name in the archive.
+func (s *Store) saveEntry(l *savedLayout, named entry, name, platform string) error {
+	e := named
+	if platform != "" {
+		var err error
+		if e, err = s.forPlatform(named, platform); err != nil {
+			return err
+		}
 	}
+	d := v1.Descriptor{MediaType: e.MediaType, Digest: e.Digest, Size: e.Size, Platform: e.Platform}
+	r := named.ref()
+	if r.Tag == "" || isID(named, name) {
+		return s.addToLayout(l, d, "")
+	}
+	d.Annotations = nameNotes(r)
+	return s.addToLayout(l, d, r.Familiar())
+}
+
+// nameNotes name an image in a layout, for containerd and docker and for others.
+func nameNotes(r Reference) map[string]string {
+	return map[string]string{"io.containerd.image.name": r.String(), noteName: r.Tag}
+}
+
+// addToLayout adds the image d, which is called tag in docker's manifest.json.
+func (s *Store) addToLayout(l *savedLayout, d v1.Descriptor, tag string) error {
 	l.index.Manifests = append(l.index.Manifests, d)
 	return s.addBlobs(l, d, tag, 0)
 }
@@ -216,116 +265,4 @@ func (l *savedLayout) documents(format string, write func(string, []byte) error)
 		errs = append(errs, write("manifest.json", manifest))
 	}
 	return errors.Join(errs...)
-}
-
-// An archiveWriter writes tar with the files' contents copied by the kernel
-// where it can (copy_file_range(2)), which archive/tar's own writer prevents.
-type archiveWriter struct{ w io.Writer }
-
-func (a *archiveWriter) header(name string, size int64) error {
-	var b bytes.Buffer
-	err := tar.NewWriter(&b).WriteHeader(&tar.Header{
-		Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0),
-	})
-	if err == nil {
-		_, err = a.w.Write(b.Bytes())
-	}
-	return err
-}
-
-func (a *archiveWriter) pad(size int64) error {
-	_, err := a.w.Write(make([]byte, -size&511))
-	return err
-}
-
-func (a *archiveWriter) document(name string, data []byte) error {
-	if err := a.header(name, int64(len(data))); err != nil {
-		return err
-	}
-	if _, err := a.w.Write(data); err != nil {
-		return err
-	}
-	return a.pad(int64(len(data)))
-}
-
-func (a *archiveWriter) file(name, path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if err := a.header(name, st.Size()); err != nil {
-		return err
-	}
-	if n, err := io.Copy(a.w, f); err != nil || n != st.Size() {
-		return errors.Join(err, sizeError(n, st.Size()))
-	}
-	return a.pad(st.Size())
-}
-
-func sizeError(n, want int64) error {
-	if n != want {
-		return fmt.Errorf("copied %d of %d bytes", n, want)
-	}
-	return nil
-}
-
-// close writes the two empty blocks that end an archive.
-func (a *archiveWriter) close() error {
-	_, err := a.w.Write(make([]byte, 1024))
-	return err
-}
-
-// SaveCmd is `kist save`.
-type SaveCmd struct {
-	Output   string   `short:"o" help:"File, or directory with --format oci-dir; standard output without it." placeholder:"FILE"`
-	Format   string   `default:"docker-archive" enum:"docker-archive,oci-archive,oci-dir" help:"docker-archive, oci-archive or oci-dir."`
-	Multi    bool     `short:"m" name:"multi-image-archive" help:"Accepted for podman's sake; several images are always possible."`
-	Quiet    bool     `short:"q" help:"Accepted; nothing is shown anyway."`
-	Platform []string `help:"Accepted when it is the images' own." placeholder:"PLATFORM"`
-	Image    []string `arg:"" help:"Names or IDs."`
-}
-
-// Run writes the archive. A file is complete or is not there.
-func (c *SaveCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	switch {
-	case c.Format == OCIDir && c.Output == "":
-		return errors.New("save --format oci-dir: needs -o DIR")
-	case c.Format == OCIDir:
-		return s.SaveDir(ctx, c.Output, c.Image)
-	case c.Output == "" && ui.IsTerminal(out.Out):
-		return ui.Hint(errors.New("save: standard output is a terminal"), "kist save -o FILE %s", c.Image[0])
-	case c.Output == "":
-		return s.Save(ctx, out.Out, c.Image, c.Format)
-	}
-	return writeOutput(c.Output, func(f *os.File) error { return s.Save(ctx, f, c.Image, c.Format) })
-}
-
-// writeOutput fills the file path that a user named: beside it first, so that
-// an error leaves what was there. A device or pipe is written directly.
-func writeOutput(path string, fill func(*os.File) error) (err error) {
-	if st, serr := os.Stat(path); serr == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(fill(f), f.Close())
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if err := errors.Join(fill(f), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -537,7 +537,7 @@ func TestSaveAndLoadKeepDigests(t *testing.T) {
 	a := mustPull(t, s, f.push(t, "a:1", []layerOf{{"a": "a"}, {"b": "b"}}, nil).name)
 	for _, format := range []string{DockerArchive, OCIArchive} {
 		var b bytes.Buffer
-		if err := s.Save(ctx, &b, []string{a.Names[0]}, format); err != nil {
+		if err := s.Save(ctx, &b, []string{a.Names[0]}, SaveOptions{Format: format}); err != nil {
 			t.Fatal(err)
 		}
 		for name, data := range map[string][]byte{"plain": b.Bytes(), "gzip": gz(b.Bytes())} {
@@ -551,7 +551,7 @@ func TestSaveAndLoadKeepDigests(t *testing.T) {
 		}
 	}
 	dir := t.TempDir() + "/layout"
-	if err := s.SaveDir(ctx, dir, []string{a.ID}); err != nil {
+	if err := s.SaveDir(ctx, dir, []string{a.ID}, SaveOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	images, err := newStore(t).LoadFile(ctx, dir, LoadOptions{})

@@ -9,10 +9,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kist-containers/kist/image/registry"
-	"github.com/kist-containers/kist/internal/ui"
 )
 
 // A location is an image somewhere, as skopeo writes it.
@@ -44,96 +42,9 @@ func parseLocation(s string) (location, error) {
 	return location{transport: "kist", path: s}, nil
 }
 
-// CopyCmd is `kist image copy`.
-type CopyCmd struct {
-	RegistryFlags
-	All      bool   `short:"a" help:"Copy all platforms."`
-	Platform string `help:"Copy the image for another platform." placeholder:"PLATFORM"`
-	Quiet    bool   `short:"q" help:"Show no progress."`
-	Source   string `arg:"" help:"docker://NAME, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:DIR, or a name in the store."`
-	Dest     string `arg:"" help:"The same forms."`
-}
-
-// Run copies and prints the digest.
-func (c *CopyCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	d, err := c.copy(ctx, s, out)
-	if err != nil {
-		return fmt.Errorf("image copy %s: %w", c.Source, err)
-	}
-	out.Print(d.Digest)
-	return nil
-}
-
-func (c *CopyCmd) copy(ctx context.Context, s *Store, out *ui.Output) (d v1.Descriptor, err error) {
-	from, err := parseLocation(c.Source)
-	if err != nil {
-		return d, err
-	}
-	to, err := parseLocation(c.Dest)
-	if err != nil {
-		return d, err
-	}
-	platform, err := ParsePlatform(c.Platform)
-	if err != nil {
-		return d, err
-	}
-	if err := s.prepare(); err != nil {
-		return d, err
-	}
-	pin, err := s.Pin(ctx)
-	if err != nil {
-		return d, err
-	}
-	defer s.unpin(pin)
-	cp := &copier{all: c.All, platform: platform, spool: s.imageDir("partial")}
-	if !c.Quiet {
-		cp.progress = out.Progress()
-		defer cp.progress.Close()
-	}
-	if to.transport == "kist" {
-		return c.intoStore(ctx, s, from, to, cp.progress)
-	}
-	var reference string
-	if cp.from, reference, err = s.openSource(c.Config(), from); err != nil {
-		return d, err
-	}
-	if closer, ok := cp.from.(io.Closer); ok {
-		defer closer.Close()
-	}
-	return s.copyTo(ctx, cp, c.Config(), reference, to)
-}
-
-// intoStore pulls or loads.
-func (c *CopyCmd) intoStore(ctx context.Context, s *Store, from, to location, p *ui.Progress) (v1.Descriptor, error) {
-	var img *Image
-	switch from.transport {
-	case "docker":
-		var err error
-		if img, err = s.Pull(ctx, from.path, PullOptions{Platform: c.Platform, Progress: p, Registry: c.Config()}); err != nil {
-			return v1.Descriptor{}, err
-		}
-	case "kist":
-		var err error
-		if img, err = s.Resolve(from.path); err != nil {
-			return v1.Descriptor{}, err
-		}
-	case "dir":
-		return v1.Descriptor{}, errors.New("copying dir: into the store is not possible; copy it to oci-archive: and load that")
-	default:
-		images, err := s.LoadFile(ctx, from.path, LoadOptions{Progress: p})
-		if err != nil {
-			return v1.Descriptor{}, err
-		}
-		if len(images) != 1 {
-			return v1.Descriptor{}, fmt.Errorf("%d images there, want one", len(images))
-		}
-		img = images[0]
-	}
-	return bareWithPlatform(img.Manifest), s.Tag(ctx, img.ID, to.path)
-}
-
-// openSource returns the source at l and what to ask of it.
-func (s *Store) openSource(c *registry.Config, l location) (imageSource, string, error) {
+// openSource returns the source at l and what to ask of it. Close ends a source
+// that is an io.Closer.
+func (s *Store) openSource(ctx context.Context, c *registry.Config, l location) (imageSource, string, error) {
 	switch l.transport {
 	case "docker":
 		r, err := ParseReference(l.path)
@@ -142,12 +53,6 @@ func (s *Store) openSource(c *registry.Config, l location) (imageSource, string,
 		}
 		repo, err := registry.Open(c, r.Host, r.Path)
 		return repo, r.identifier(), err
-	case "dir":
-		a, err := openArchive(l.path, "")
-		if err != nil {
-			return nil, "", err
-		}
-		return flatSource{a}, "", nil
 	case "kist":
 		entries, err := s.readIndex()
 		if err != nil {
@@ -160,7 +65,45 @@ func (s *Store) openSource(c *registry.Config, l location) (imageSource, string,
 	if err != nil {
 		return nil, "", err
 	}
+	switch _, noLayout := a.open("index.json"); {
+	case l.transport == "dir":
+		return flatSource{a}, "", nil
+	case l.transport == "docker-archive" && noLayout != nil:
+		src, err := s.asLayout(ctx, a, l.tag)
+		return src, "", err
+	}
 	return layoutSource{archiveBlobs{a}}, l.tag, nil
+}
+
+// A tempLayout is a layout that goes when it is closed.
+type tempLayout struct {
+	layoutSource
+	dir string
+}
+
+// Close removes the layout.
+func (t tempLayout) Close() error { return errors.Join(t.layoutSource.Close(), os.RemoveAll(t.dir)) }
+
+// asLayout returns an image of a docker archive as a layout, and closes a.
+func (s *Store) asLayout(ctx context.Context, a archive, name string) (imageSource, error) {
+	defer a.Close()
+	tmp, err := os.MkdirTemp(s.imageDir("partial"), ".tmp-")
+	if err != nil {
+		return nil, err
+	}
+	sink := &dirSink{dir: tmp}
+	if err = sink.prepare(); err == nil {
+		err = convertDocker(ctx, a, name, sink)
+	}
+	var layout archive
+	if err == nil {
+		layout, err = openArchive(tmp, "")
+	}
+	if err != nil {
+		os.RemoveAll(tmp)
+		return nil, err
+	}
+	return tempLayout{layoutSource{archiveBlobs{layout}}, tmp}, nil
 }
 
 // copyTo opens the sink at l and copies into it.
@@ -175,7 +118,11 @@ func (s *Store) copyTo(ctx context.Context, cp *copier, c *registry.Config, refe
 		if err != nil {
 			return d, err
 		}
-		cp.to = registrySink{repo}
+		sink := registrySink{Repository: repo}
+		if from, ok := cp.from.(*registry.Repository); ok && from.Host == r.Host && from.Path != r.Path {
+			sink.mountFrom = from.Path
+		}
+		cp.to = sink
 		return cp.run(ctx, reference, r.identifier())
 	case "oci", "dir":
 		sink := &dirSink{dir: l.path, flat: l.transport == "dir", tag: l.tag}
@@ -212,132 +159,19 @@ func (s *Store) copyToArchive(ctx context.Context, cp *copier, reference string,
 	return d, writeOutput(l.path, func(f *os.File) error { return other.packLayout(ctx, f, d, l.tag, format) })
 }
 
-// packLayout writes the one image of the layout to w.
-func (s *Store) packLayout(ctx context.Context, w io.Writer, d v1.Descriptor, name, format string) error {
-	l := &savedLayout{seen: map[v1.Hash]bool{}, index: v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}}
-	e := entry{d}
-	if r, err := ParseReference(name); err == nil && name != "" {
-		e.Annotations = map[string]string{noteName: r.Tagged().String()}
+// packLayout writes the one image of the layout to w. An OCI archive keeps the
+// tag as it was given; docker's needs a whole name.
+func (s *Store) packLayout(ctx context.Context, w io.Writer, d v1.Descriptor, tag, format string) error {
+	l := newSavedLayout()
+	name := ""
+	if tag != "" {
+		d.Annotations = map[string]string{noteName: tag}
 	}
-	if err := s.addToLayout(l, e, ""); err != nil {
+	if r, err := ParseReference(tag); err == nil && format == DockerArchive {
+		d.Annotations, name = nameNotes(r.Tagged()), r.Tagged().Familiar()
+	}
+	if err := s.addToLayout(l, d, name); err != nil {
 		return err
 	}
 	return s.writeArchive(ctx, w, l, format)
-}
-
-// A storeSource is kist's own store.
-type storeSource struct{ s *Store }
-
-// Manifest implements imageSource.
-func (s storeSource) Manifest(_ context.Context, digest string) ([]byte, v1.Descriptor, error) {
-	h, err := v1.NewHash(digest)
-	if err != nil {
-		return nil, v1.Descriptor{}, err
-	}
-	return withType(s.s.readBlob(v1.Descriptor{Digest: h}, maxManifest))
-}
-
-// Blob implements source.
-func (s storeSource) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	f, err := os.Open(s.s.blobPath(d.Digest))
-	if err != nil {
-		return nil, 0, fatal{err}
-	}
-	_, err = f.Seek(offset, io.SeekStart)
-	return f, offset, err
-}
-
-// withType describes a document by what it says of itself.
-func withType(data []byte, err error) ([]byte, v1.Descriptor, error) {
-	if err != nil {
-		return nil, v1.Descriptor{}, err
-	}
-	var doc struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Manifests []any           `json:"manifests"`
-	}
-	if err := unmarshal(data, &doc); err != nil {
-		return nil, v1.Descriptor{}, err
-	}
-	switch {
-	case doc.MediaType != "":
-	case doc.Manifests != nil:
-		doc.MediaType = types.OCIImageIndex
-	default:
-		doc.MediaType = types.OCIManifestSchema1
-	}
-	return data, v1.Descriptor{MediaType: doc.MediaType, Digest: hashOf(data), Size: int64(len(data))}, nil
-}
-
-// A layoutSource is an OCI layout, a directory or an archive.
-type layoutSource struct{ archiveBlobs }
-
-// Close closes the archive.
-func (s layoutSource) Close() error { return s.a.Close() }
-
-// Manifest implements imageSource: by digest, by tag, or the only one.
-func (s layoutSource) Manifest(_ context.Context, reference string) ([]byte, v1.Descriptor, error) {
-	if h, err := v1.NewHash(reference); err == nil {
-		return verified(withType(readDocument(s.a, blobName(h), maxManifest)))(h)
-	}
-	data, err := readDocument(s.a, "index.json", maxManifest)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, v1.Descriptor{}, errors.New("not an OCI layout; a docker archive of docker before 25 has to be loaded first")
-	}
-	if err != nil {
-		return nil, v1.Descriptor{}, err
-	}
-	im, err := parseIndex(data, "")
-	if err != nil {
-		return nil, v1.Descriptor{}, err
-	}
-	var found []v1.Descriptor
-	for _, d := range im.Manifests {
-		if reference == "" || d.Annotations[noteName] == reference || layoutName(d) == reference {
-			found = append(found, d)
-		}
-	}
-	if len(found) != 1 {
-		return nil, v1.Descriptor{}, fmt.Errorf("%d images match, name one of its tags", len(found))
-	}
-	return verified(withType(readDocument(s.a, blobName(found[0].Digest), maxManifest)))(found[0].Digest)
-}
-
-// verified checks a document against the digest it was asked by.
-func verified(data []byte, d v1.Descriptor, err error) func(v1.Hash) ([]byte, v1.Descriptor, error) {
-	return func(h v1.Hash) ([]byte, v1.Descriptor, error) {
-		if err == nil && d.Digest != h {
-			err = fmt.Errorf("%w: wanted %s, got %s", ErrCorrupt, h, d.Digest)
-		}
-		return data, d, err
-	}
-}
-
-// A flatSource is skopeo's dir: form.
-type flatSource struct{ a archive }
-
-// Close closes the directory.
-func (s flatSource) Close() error { return s.a.Close() }
-
-// Manifest implements imageSource.
-func (s flatSource) Manifest(_ context.Context, reference string) ([]byte, v1.Descriptor, error) {
-	name := "manifest.json"
-	if h, err := v1.NewHash(reference); err == nil {
-		name = h.Hex + ".manifest.json"
-		if _, err := s.a.open(name); err != nil {
-			name = h.Hex
-		}
-		return verified(withType(readDocument(s.a, name, maxManifest)))(h)
-	}
-	return withType(readDocument(s.a, name, maxManifest))
-}
-
-// Blob implements source.
-func (s flatSource) Blob(_ context.Context, d v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
-	r, err := s.a.open(d.Digest.Hex)
-	if err != nil {
-		return nil, 0, fatal{err}
-	}
-	_, err = r.Seek(offset, io.SeekStart)
-	return io.NopCloser(r), offset, err
 }

@@ -114,11 +114,18 @@ func (c *client) do(req *http.Request, scope string, ok ...int) (*http.Response,
 				return nil, err
 			}
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := sleep(ctx, pause); err != nil {
+			return nil, err
 		}
+	}
+}
+
+func sleep(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-time.After(pause):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -225,9 +232,7 @@ const maxErrorText = 1 << 10
 // responseError reads the registry's error document, as far as it is one.
 func responseError(resp *http.Response) error {
 	e := &Error{Status: resp.StatusCode, Host: resp.Request.URL.Host}
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s >= 0 {
-		e.retryAfter = time.Duration(s) * time.Second
-	}
+	e.retryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	var doc struct {
 		Errors []struct{ Code, Message string }
@@ -236,6 +241,17 @@ func responseError(resp *http.Response) error {
 		e.Code, e.Message = cut(doc.Errors[0].Code), cut(doc.Errors[0].Message)
 	}
 	return e
+}
+
+// retryAfter reads the header of that name, seconds or a date. See RFC 9110, 10.2.3.
+func retryAfter(s string, now time.Time) time.Duration {
+	if n, err := strconv.Atoi(s); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return t.Sub(now)
+	}
+	return 0
 }
 
 func cut(s string) string { return s[:min(len(s), maxErrorText)] }

@@ -54,38 +54,87 @@ type PutOptions struct {
 
 // PutBlob uploads d, read from content, which is as long as d.Size says.
 func (r *Repository) PutBlob(ctx context.Context, d v1.Descriptor, content io.ReaderAt, o PutOptions) (Upload, error) {
-	e := r.main()
 	if o.Sent == nil {
 		o.Sent = func(int64) {}
 	}
-	scope := e.scope("pull,push")
-	u := url.URL{Scheme: "https", Host: e.client.host, Path: "/v2/" + e.path + "/blobs/uploads/"}
-	if o.From != "" {
-		scope += " repository:" + o.From + ":pull"
-		u.RawQuery = url.Values{"mount": {d.Digest.String()}, "from": {o.From}}.Encode()
+	up := &upload{e: r.main(), ctx: ctx, d: d, content: content, o: o}
+	for try := 0; ; try++ {
+		if mounted, err := up.begin(o.From); err != nil || mounted {
+			return Mounted, err
+		}
+		err := up.run()
+		if err == nil {
+			return Uploaded, nil
+		}
+		// What a broken upload left at the registry is not known: it begins again.
+		o.Sent(-up.sent)
+		up.sent = 0
+		pause, again := Retry(err, try)
+		if tooBig(err) && up.o.ChunkSize == 0 && d.Size > minChunk {
+			up.o.ChunkSize, pause, again = minChunk, 0, true
+		}
+		if !again || try+1 >= tries {
+			return "", err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return "", err
+		}
 	}
-	req, err := e.client.requestURL(ctx, http.MethodPost, &u)
+}
+
+func tooBig(err error) bool {
+	var refused *Error
+	return errors.As(err, &refused) && refused.Status == http.StatusRequestEntityTooLarge
+}
+
+// Mount makes the blob d of the repository from appear in this one; false when
+// the registry does not.
+func (r *Repository) Mount(ctx context.Context, d v1.Descriptor, from string) (bool, error) {
+	up := &upload{e: r.main(), ctx: ctx, d: d, o: PutOptions{Sent: func(int64) {}}}
+	mounted, err := up.begin(from)
+	if err == nil && !mounted {
+		up.abandon()
+	}
+	return mounted, err
+}
+
+// begin opens an upload, or has the blob mounted from another repository.
+func (u *upload) begin(from string) (mounted bool, err error) {
+	scope := u.e.scope("pull,push")
+	at := url.URL{Scheme: "https", Host: u.e.client.host, Path: "/v2/" + u.e.path + "/blobs/uploads/"}
+	if from != "" {
+		scope += " repository:" + from + ":pull"
+		at.RawQuery = url.Values{"mount": {u.d.Digest.String()}, "from": {from}}.Encode()
+	}
+	req, err := u.e.client.requestURL(u.ctx, http.MethodPost, &at)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	req.ContentLength = 0
-	resp, err := e.client.do(req, scope, http.StatusAccepted, http.StatusCreated)
+	resp, err := u.e.client.do(req, scope, http.StatusAccepted, http.StatusCreated)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	resp.Body.Close()
 	if resp.StatusCode == http.StatusCreated {
-		return Mounted, nil
+		return true, nil
 	}
-	location, err := resolveLocation(resp)
+	if u.location, err = resolveLocation(resp); err != nil {
+		return false, err
+	}
+	return false, u.e.checkLocation(u.location)
+}
+
+// abandon tells the registry that nothing will come. If it does not hear, it
+// drops the upload by itself some day.
+func (u *upload) abandon() {
+	req, err := u.e.client.requestURL(u.ctx, http.MethodDelete, u.location)
 	if err != nil {
-		return "", err
+		return
 	}
-	if err := e.checkLocation(location); err != nil {
-		return "", err
+	if resp, err := u.e.client.once(req.WithContext(withScope(u.ctx, u.e.scope("pull,push"))), []int{http.StatusNoContent}); err == nil {
+		resp.Body.Close()
 	}
-	up := &upload{e: e, ctx: ctx, d: d, content: content, o: o, location: location}
-	return Uploaded, up.run()
 }
 
 // checkLocation refuses to send a layer somewhere else than by http(s).
@@ -103,19 +152,14 @@ type upload struct {
 	content  io.ReaderAt
 	o        PutOptions
 	location *url.URL
+	sent     int64
 }
 
 func (u *upload) run() error {
 	if u.o.ChunkSize > 0 && u.d.Size > u.o.ChunkSize {
 		return u.chunked()
 	}
-	err := u.put(io.NewSectionReader(u.content, 0, u.d.Size), u.d.Size)
-	var refused *Error
-	if errors.As(err, &refused) && refused.Status == http.StatusRequestEntityTooLarge && u.d.Size > minChunk {
-		u.o.ChunkSize = minChunk
-		return u.chunked()
-	}
-	return err
+	return u.put(io.NewSectionReader(u.content, 0, u.d.Size), u.d.Size)
 }
 
 // minChunk is what a registry behind a proxy with small limits gets.
@@ -159,8 +203,10 @@ func (u *upload) chunked() error {
 	return u.put(io.NewSectionReader(u.content, 0, 0), 0)
 }
 
+// send sends one body, once: only the authorizer repeats it.
 func (u *upload) send(method string, at *url.URL, body *io.SectionReader, size int64, h http.Header, ok int) (*http.Response, error) {
-	req, err := u.e.client.requestURL(u.ctx, method, at)
+	ctx := withScope(u.ctx, u.e.scope("pull,push"))
+	req, err := u.e.client.requestURL(ctx, method, at)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +215,7 @@ func (u *upload) send(method string, at *url.URL, body *io.SectionReader, size i
 		if _, err := body.Seek(0, io.SeekStart); err != nil {
 			return nil, err
 		}
-		return io.NopCloser(&counting{r: body, sent: u.o.Sent}), nil
+		return io.NopCloser(&counting{body, u}), nil
 	}
 	if req.Body, err = req.GetBody(); err != nil {
 		return nil, err
@@ -181,17 +227,22 @@ func (u *upload) send(method string, at *url.URL, body *io.SectionReader, size i
 	for k, v := range h {
 		req.Header[k] = v
 	}
-	return u.e.client.do(req, u.e.scope("pull,push"), ok)
+	resp, err := u.e.client.once(req, []int{ok})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return resp, err
 }
 
 type counting struct {
-	r    io.Reader
-	sent func(int64)
+	r io.Reader
+	u *upload
 }
 
 func (c *counting) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
-	c.sent(int64(n))
+	c.u.sent += int64(n)
+	c.u.o.Sent(int64(n))
 	return n, err
 }
 

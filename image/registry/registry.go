@@ -112,10 +112,13 @@ func (r *Repository) Head(ctx context.Context, reference string) (d v1.Descripto
 	return d, err
 }
 
+// ErrNoDigest says that a registry does not tell digests with its answers.
+var ErrNoDigest = errors.New("registry sent no digest")
+
 func headDescriptor(resp *http.Response) (v1.Descriptor, error) {
 	h, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
 	if err != nil {
-		return v1.Descriptor{}, fmt.Errorf("registry sent no digest: %w", err)
+		return v1.Descriptor{}, ErrNoDigest
 	}
 	return v1.Descriptor{Digest: h, Size: max(resp.ContentLength, 0), MediaType: contentType(resp)}, nil
 }
@@ -159,19 +162,26 @@ func readManifest(resp *http.Response, reference string) ([]byte, v1.Descriptor,
 	if strings.Contains(reference, ":") && reference != d.Digest.String() {
 		return nil, d, fmt.Errorf("manifest %s: the registry sent other content, %s", reference, d.Digest)
 	}
+	if slices.Contains(manifestTypes, d.MediaType) {
+		return data, d, nil
+	}
 	// A type that says nothing is replaced by what the document says of itself.
-	if !slices.Contains(manifestTypes, d.MediaType) {
-		var own struct {
-			MediaType     types.MediaType `json:"mediaType"`
-			SchemaVersion int             `json:"schemaVersion"`
-		}
-		if json.Unmarshal(data, &own) != nil {
-			return nil, d, fmt.Errorf("manifest %s: the registry sent %q, not a manifest", reference, d.MediaType)
-		}
-		if own.SchemaVersion == 1 {
-			return nil, d, fmt.Errorf("manifest %s: schema 1 is too old, push the image again with a current tool", reference)
-		}
+	var own struct {
+		MediaType     types.MediaType   `json:"mediaType"`
+		SchemaVersion int               `json:"schemaVersion"`
+		Manifests     []json.RawMessage `json:"manifests"`
+	}
+	switch {
+	case json.Unmarshal(data, &own) != nil:
+		return nil, d, fmt.Errorf("manifest %s: the registry sent %q, not a manifest", reference, d.MediaType)
+	case own.SchemaVersion == 1:
+		return nil, d, fmt.Errorf("manifest %s: schema 1 is too old, push the image again with a current tool", reference)
+	case own.MediaType != "":
 		d.MediaType = own.MediaType
+	case own.Manifests != nil:
+		d.MediaType = types.OCIImageIndex
+	default:
+		d.MediaType = types.OCIManifestSchema1
 	}
 	return data, d, nil
 }

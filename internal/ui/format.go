@@ -20,6 +20,8 @@ type Table struct {
 	Default string
 	// Quiet is the template that stands for the rows under -q: "{{.ID}}".
 	Quiet string
+	// NoHeading leaves out the headers.
+	NoHeading bool
 }
 
 // Write prints rows by docker's rules for --format: "" and "table" are the
@@ -52,10 +54,12 @@ func (t Table) render(b *bytes.Buffer, format string, quiet bool, rows []any) er
 		return eachRow(b, tmpl, rows)
 	}
 	tab := tabwriter.NewWriter(b, 10, 1, 3, ' ', 0)
-	if err := headerTemplate(tmpl).Execute(tab, t.Headers); err != nil {
-		return templateError(err)
+	if !t.NoHeading {
+		if err := headerTemplate(tmpl).Execute(tab, t.Headers); err != nil {
+			return templateError(err)
+		}
+		fmt.Fprintln(tab)
 	}
-	fmt.Fprintln(tab)
 	if err := eachRow(tab, tmpl, rows); err != nil {
 		return err
 	}
