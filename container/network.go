@@ -10,20 +10,11 @@ import (
 	"github.com/kist-containers/kist/network"
 )
 
-// served reports whether the monitor has to answer for the container's networks.
+// served reports whether the monitor has to answer for the container's networks:
+// it has a sandbox of its own, which may join others while it runs.
 func (c *Config) served() bool {
-	return len(c.Network.Ports) > 0 || c.Network.PublishAll || c.userNetwork()
-}
-
-// userNetwork reports whether one of the networks is a user-defined one, which
-// has a name server.
-func (c *Config) userNetwork() bool {
-	for _, n := range c.Network.Networks {
-		if n.Network != "bridge" {
-			return true
-		}
-	}
-	return false
+	m := c.Network.Mode
+	return m != "none" && m != "host" && !strings.HasPrefix(m, "container:")
 }
 
 // network makes the container's sandbox and the files that tell of it.

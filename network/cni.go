@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -45,9 +44,7 @@ func (cniDriver) check(n *Network) error {
 		return errors.New("a cni network needs --opt config=FILE")
 	}
 	n.Options[optConfig] = file
-	if dirs := os.Getenv("CNI_PATH"); dirs != "" && n.Options[optPath] == "" {
-		n.Options[optPath] = dirs // the monitor, which says DEL, has no environment
-	}
+	n.PluginPath = cmp.Or(n.Options[optPath], pluginPath())
 	if n.CNI, err = readCNI(file, n.Name); err == nil {
 		err = n.checkPlugins()
 	}
@@ -63,10 +60,10 @@ func (n *Network) checkPlugins() error {
 	if err != nil {
 		return err
 	}
-	dirs := n.pluginDirs()
+	dirs := filepath.SplitList(n.PluginPath)
 	for _, p := range list.Plugins {
 		if _, err := invoke.FindInPath(p.Network.Type, dirs); err != nil {
-			return fmt.Errorf("plugin %s: not in %s (say where: --opt %s=DIR)", p.Network.Type, strings.Join(dirs, ":"), optPath)
+			return fmt.Errorf("plugin %s: not in %s (say where by CNI_PATH)", p.Network.Type, n.PluginPath)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), pluginTime)
@@ -75,10 +72,10 @@ func (n *Network) checkPlugins() error {
 	return err
 }
 
-// pluginDirs are where plugins are: those of the option, or the folders of the
-// distributions.
-func (n *Network) pluginDirs() []string {
-	return filepath.SplitList(cmp.Or(n.Options[optPath], "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni:/usr/lib/cni/bin"))
+// pluginPath is where plugins are: the folders of CNI_PATH, or of the distributions.
+// A network records it, as the monitor that says DEL has no environment.
+func pluginPath() string {
+	return cmp.Or(os.Getenv("CNI_PATH"), "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni")
 }
 
 // pluginExec runs plugins. The monitor has no PATH, but plugins want iptables.
@@ -132,7 +129,7 @@ func capable(list *libcni.NetworkConfigList, capability string) bool {
 // cni keeps results beside the network's other files, so that DEL has them even
 // after a command was killed.
 func (p plug) cni() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(p.n.pluginDirs(), filepath.Join(p.m.roots.Run, "network", p.n.Name, "cni"), new(pluginExec))
+	return libcni.NewCNIConfigWithCacheDir(filepath.SplitList(p.n.PluginPath), filepath.Join(p.m.roots.Run, "network", p.n.Name, "cni"), new(pluginExec))
 }
 
 // publishes are the ports that lead to this endpoint: the sandbox's first.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -27,11 +26,12 @@ func (p plug) take(result types.Result) error {
 		return fmt.Errorf("result of the plugins: %w", err)
 	}
 	wantedMAC := p.e.MAC
+	p.e.MAC = ""
 	if err := p.e.adopt(r, p.s.Key); err != nil {
 		return err
 	}
-	if w := p.e.wanted; w != "" && !slices.ContainsFunc(r.IPs, func(ip *types100.IPConfig) bool { return ip.Address.IP.String() == w }) {
-		return fmt.Errorf("--ip %s: its plugins gave %s", w, p.e.Address)
+	if err := p.e.asWanted(); err != nil {
+		return err
 	}
 	if wantedMAC != "" && !strings.EqualFold(wantedMAC, p.e.MAC) {
 		return fmt.Errorf("--mac-address %s: its plugins gave %s", wantedMAC, p.e.MAC)
@@ -42,15 +42,22 @@ func (p plug) take(result types.Result) error {
 	return inNamespace(p.ns, p.e.leadNowhere)
 }
 
+// asWanted refuses an address that is not the one of --ip.
+func (e *Endpoint) asWanted() error {
+	if ip, _, _ := strings.Cut(e.Address, "/"); e.wanted != "" && ip != e.wanted {
+		return fmt.Errorf("--ip %s: the network gave %s", e.wanted, ip)
+	}
+	return nil
+}
+
 // adopt reads the result of ADD: it is of strangers, and parts of it may be absent.
 func (e *Endpoint) adopt(r *types100.Result, sandbox string) error {
-	e.MAC = ""
 	for _, i := range r.Interfaces {
 		if i != nil && i.Name == e.Link && (i.Sandbox == sandbox || sandbox == "") {
 			e.MAC = i.Mac
 		}
 	}
-	e.Address, e.Gateway, e.OnLink = "", "", true
+	e.Address, e.Gateway = "", ""
 	for _, ip := range r.IPs {
 		if ip == nil || e.Address != "" {
 			continue
@@ -62,12 +69,13 @@ func (e *Endpoint) adopt(r *types100.Result, sandbox string) error {
 		}
 		e.Address = netip.PrefixFrom(addr.Unmap(), ones).String()
 		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok {
-			e.Gateway, e.OnLink = gw.Unmap().String(), false
+			e.Gateway = gw.Unmap().String()
 		}
 	}
 	if e.Address == "" {
 		return errors.New("its plugins gave no IPv4 address")
 	}
+	e.OnLink = e.OnLink || e.Gateway == ""
 	e.DNS = dnsOf(r.DNS)
 	return nil
 }

@@ -16,6 +16,8 @@ type CreateCmd struct {
 	Gateway    string   `help:"Address of the way out: the subnet's first." placeholder:"IP"`
 	IpRange    string   `name:"ip-range" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`
 	AuxAddress []string `name:"aux-address" sep:"none" help:"Address that no container gets." placeholder:"NAME=IP"`
+	IpamDriver string   `name:"ipam-driver" default:"default" help:"Who gives addresses: default, dhcp, or a plugin of CNI." placeholder:"NAME"`
+	IpamOpt    []string `name:"ipam-opt" sep:"none" help:"Option of the address plugin; the value may be JSON." placeholder:"KEY=VALUE"`
 	Internal   bool     `help:"Lead to no other network."`
 	Attachable bool     `help:"For docker's sake: every network is."`
 	Opt        []string `short:"o" sep:"none" help:"Option of the driver." placeholder:"KEY=VALUE"`
@@ -49,7 +51,12 @@ func (c *CreateCmd) network() (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	addressing, err := pairs("--ipam-opt", c.IpamOpt)
+	if err != nil {
+		return nil, err
+	}
 	n := &Network{
+		IPAM: c.IpamDriver, IPAMOptions: addressing,
 		Name: c.Name, Driver: c.Driver, Subnet: c.Subnet, Gateway: c.Gateway, IPRange: c.IpRange,
 		Reserved: aux, Internal: c.Internal, Options: options, Labels: map[string]string{},
 	}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"maps"
@@ -164,7 +165,7 @@ func (c *InspectCmd) Run(m *Manager, out *ui.Output) error {
 func (m *Manager) inspect(n *Network) inspected {
 	i := inspected{
 		Name: n.Name, Id: n.ID, Created: n.Created.Format("2006-01-02T15:04:05.999999999Z07:00"), Scope: "local", Driver: n.driverName(),
-		EnableIPv4: true, IPAM: ipam{Driver: "default", Config: []ipamConfig{}}, Internal: n.Internal,
+		EnableIPv4: true, IPAM: ipam{Driver: cmp.Or(n.IPAM, "default"), Options: n.IPAMOptions, Config: []ipamConfig{}}, Internal: n.Internal,
 		Containers: map[string]member{}, Options: n.Options, Labels: n.Labels,
 	}
 	if n.Subnet != "" {

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,7 +113,10 @@ type Endpoint struct {
 
 	// Index is the number in the links' names.
 	Index int `json:"index,omitempty"`
-	// DNS is what a plugin said of the network's name servers.
+	// DHCP is the server's last word (RFC 2131's DHCPACK), LeasedAt its time.
+	DHCP     []byte    `json:"dhcp,omitempty"`
+	LeasedAt time.Time `json:"leasedAt,omitzero"`
+	// DNS is what a plugin or a DHCP server said of the network's name servers.
 	DNS *DNS `json:"dns,omitempty"`
 
 	priority int
@@ -284,8 +288,13 @@ func (p plug) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.join(ctx, p); err != nil || p.n.outside() {
+	if err := d.join(ctx, p); err != nil || p.n.Driver == "cni" {
 		return err
+	}
+	if p.n.outside() {
+		if err := p.ask(ctx); err != nil {
+			return fmt.Errorf("network %s: %w", p.n.Name, err)
+		}
 	}
 	return inNamespace(p.ns, p.e.configure)
 }

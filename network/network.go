@@ -40,10 +40,13 @@ type Network struct {
 	Internal bool              `json:"internal,omitempty"`
 	Options  map[string]string `json:"options,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
-	// IPAM is who gives the addresses: "" for kist itself.
-	IPAM string `json:"ipam,omitempty"`
-	// CNI is the configuration of a cni network as it was when the network was made.
-	CNI json.RawMessage `json:"cni,omitempty"`
+	// IPAM is who gives the addresses: "" for kist itself, dhcp, or a plugin of CNI.
+	IPAM        string            `json:"ipam,omitempty"`
+	IPAMOptions map[string]string `json:"ipamOptions,omitempty"`
+	// CNI is the configuration of the network's plugins as it was when the network
+	// was made, PluginPath where they are.
+	CNI        json.RawMessage `json:"cni,omitempty"`
+	PluginPath string          `json:"pluginPath,omitempty"`
 	// Leases maps an address to the container that has it. Where others give the
 	// addresses it maps LINK@CONTAINER.
 	Leases map[string]string `json:"leases,omitempty"`
@@ -138,6 +141,9 @@ func (m *Manager) complete(n *Network) error {
 	id := make([]byte, 32)
 	rand.Read(id)
 	n.Version, n.ID, n.Created = 1, hex.EncodeToString(id), time.Now().UTC()
+	if n.IPAM == "default" || n.IPAM == "local" {
+		n.IPAM = ""
+	}
 	d, err := driverOf(n.Driver)
 	if err != nil {
 		return err
@@ -145,14 +151,16 @@ func (m *Manager) complete(n *Network) error {
 	if err := errors.Join(n.checkCommon(), d.check(n)); err != nil {
 		return err
 	}
-	if n.outside() {
-		return m.writeNetwork(n)
+	if n.pooled() {
+		others, err := m.List()
+		if err != nil {
+			return err
+		}
+		if err := n.settlePool(others); err != nil {
+			return err
+		}
 	}
-	others, err := m.List()
-	if err != nil {
-		return err
-	}
-	if err := n.settlePool(others); err != nil {
+	if err := m.settleIPAM(n); err != nil {
 		return err
 	}
 	return m.writeNetwork(n)
@@ -237,6 +245,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	os.RemoveAll(filepath.Join(m.roots.Run, "network", n.Name))
+	os.RemoveAll(m.pluginData(n))
 	return os.Remove(m.networkFile(n.Name))
 }
 

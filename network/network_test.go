@@ -154,7 +154,7 @@ func TestVLANOfAName(t *testing.T) {
 }
 
 // wire is a cable of the host's, the far end in a namespace that plays the network.
-func wire(t *testing.T, name, far string) {
+func wire(t *testing.T, name, far string) (sandbox string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "far")
 	if err := makeNamespace(path); err != nil {
@@ -174,6 +174,7 @@ func wire(t *testing.T, name, far string) {
 	if err := errors.Join(err, setUp(name)); err != nil {
 		t.Fatal(err)
 	}
+	return path
 }
 
 // supports makes the link once, and skips where the kernel has none such.

@@ -48,12 +48,21 @@ func (m *Manager) dropStaleOutside(ctx context.Context, n *Network) error {
 	return nil
 }
 
+// ask gets the endpoint its address.
+func (p plug) ask(ctx context.Context) error {
+	if p.n.IPAM == "dhcp" {
+		return p.askDHCP(ctx)
+	}
+	return p.askPlugin(ctx)
+}
+
 // leaveOutside tells those who made the endpoint that it ends.
 func (p plug) leaveOutside(ctx context.Context) error {
-	if p.n.Driver == "cni" {
-		return p.del(ctx)
+	if p.n.IPAM == "dhcp" {
+		p.releaseDHCP()
+		return nil
 	}
-	return nil
+	return p.del(ctx)
 }
 
 // leaveOutside does so for all endpoints of a sandbox whose namespace may be gone.

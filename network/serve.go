@@ -16,10 +16,10 @@ import (
 // Serve answers for a container on the host's side until ctx ends: it listens on
 // the published ports, so that ss shows their owner and connections of the
 // host's own reach the container, and is the name server on the sockets of Listen.
-// It returns at once when there is nothing.
+// It also keeps what networks want kept, those that the container joins later too.
 func (m *Manager) Serve(ctx context.Context, id string, sockets []*os.File) error {
 	s, err := m.Sandbox(id)
-	if err != nil || len(s.Endpoints) == 0 {
+	if err != nil || s.Key == "" {
 		return err
 	}
 	var running sync.WaitGroup
@@ -27,12 +27,8 @@ func (m *Manager) Serve(ctx context.Context, id string, sockets []*os.File) erro
 	if len(sockets) > 0 {
 		running.Go(func() { nameserver.Serve(ctx, m.nameServer(s), sockets) })
 	}
-	for _, e := range s.Endpoints {
-		if n, err := m.readNetwork(e.Network); err == nil && n.stored() {
-			running.Go(func() { m.keep(ctx, n.Name) })
-		}
-	}
-	if len(s.Ports) == 0 {
+	running.Go(func() { m.follow(ctx, id) })
+	if len(s.Ports) == 0 || len(s.Endpoints) == 0 {
 		return nil
 	}
 	prefix, err := netip.ParsePrefix(s.Endpoints[0].Address)
