@@ -40,6 +40,9 @@ type download struct {
 // errRestart makes a download begin again: what it resumed was not the blob.
 var errRestart = errors.New("resumed content is not the blob")
 
+// errShort says that a response was whole and yet too short.
+var errShort = errors.New("the response ended early")
+
 // openDownload opens the partial file of d. The caller holds d's lock.
 func (s *Store) openDownload(d v1.Descriptor, task *ui.Task) (*download, error) {
 	f, err := os.OpenFile(s.partialPath(d), os.O_RDWR|os.O_CREATE, 0o600)
@@ -106,6 +109,8 @@ func (d *download) fetch(ctx context.Context, src source) error {
 			continue
 		case errors.Is(err, ErrCorrupt):
 			return err
+		case errors.Is(err, errShort) && d.have == before:
+			return fmt.Errorf("blob %s: %w: the registry has %d of the %d bytes of its descriptor", d.want.Digest, ErrCorrupt, d.have, d.want.Size)
 		case d.have > before:
 			stalled = 0
 			continue
@@ -135,7 +140,10 @@ func (d *download) receive(ctx context.Context, src source, h io.Writer) error {
 	if start > d.have {
 		return fmt.Errorf("the registry sent bytes from %d, asked for %d", start, d.have)
 	}
-	if _, err := io.CopyN(io.Discard, body, d.have-start); err != nil {
+	switch _, err := io.CopyN(io.Discard, body, d.have-start); {
+	case errors.Is(err, io.EOF):
+		return errShort
+	case err != nil:
 		return err
 	}
 	buf := make([]byte, 64<<10)
@@ -148,7 +156,7 @@ func (d *download) receive(ctx context.Context, src source, h io.Writer) error {
 			return werr
 		}
 		if errors.Is(err, io.EOF) && d.have < d.want.Size {
-			return io.ErrUnexpectedEOF
+			return errShort
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

@@ -203,17 +203,12 @@ func (f *layerFetch) unpack(ctx context.Context, blob io.Reader, d v1.Descriptor
 	if err != nil {
 		return "", layer.Result{}, err
 	}
-	res, err := layer.Apply(ctx, tmp, blob, layer.Options{Rootless: f.s.o.Rootless, MaxBytes: maxUnpacked(d.Size)})
+	res, err := layer.Apply(ctx, tmp, blob, layer.Options{Rootless: f.s.o.Rootless})
 	if err != nil {
 		err = fmt.Errorf("layer %s: %w", short(d.Digest.String()), err)
 	}
 	return tmp, res, err
 }
-
-// maxUnpacked is how many bytes a layer of size compressed bytes may unpack to.
-// gzip reaches 1032:1 and zstd more; real layers stay below 100:1, and small
-// ones are let be.
-func maxUnpacked(size int64) int64 { return max(8<<30, size*200) }
 
 func (s *Store) tempLayer() (string, error) {
 	tmp := s.layerDir(".tmp-" + rand.Text())

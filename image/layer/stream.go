@@ -50,9 +50,23 @@ func Detect(head []byte) Compression {
 }
 
 // Decompress returns the uncompressed form of r, whatever its compression is.
-// Closing it does not close r.
+// It fails with ErrTooLarge where that grows as no honest archive does. Closing
+// it does not close r.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
+	return decompressBounded(r, freeBytes)
+}
+
+// An archive may grow to freeBytes without a question, and beyond to maxRatio
+// times its compressed size. gzip reaches 1032:1 and zstd more, but real layers
+// stay below 100:1.
+const (
+	freeBytes = 8 << 30
+	maxRatio  = 200
+)
+
+func decompressBounded(r io.Reader, free int64) (io.ReadCloser, Compression, error) {
+	in := &meter{r: r}
+	br := bufio.NewReaderSize(in, 64<<10)
 	head, err := br.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, None, err
@@ -62,7 +76,38 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	if err != nil {
 		return nil, c, fmt.Errorf("decompress %s: %w", c, err)
 	}
-	return rc, c, nil
+	if c == None {
+		return rc, c, nil
+	}
+	return &inflated{ReadCloser: rc, in: in, free: free}, c, nil
+}
+
+// A meter counts what is read.
+type meter struct {
+	r io.Reader
+	n int64
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	m.n += int64(n)
+	return n, err
+}
+
+// An inflated is the uncompressed form of in, bounded.
+type inflated struct {
+	io.ReadCloser
+	in        *meter
+	out, free int64
+}
+
+func (i *inflated) Read(b []byte) (int, error) {
+	n, err := i.ReadCloser.Read(b)
+	i.out += int64(n)
+	if i.out > i.free && i.out > i.in.n*maxRatio {
+		return 0, fmt.Errorf("%w: %d compressed bytes became %d", ErrTooLarge, i.in.n, i.out)
+	}
+	return n, err
 }
 
 func decompress(r io.Reader, c Compression) (io.ReadCloser, error) {

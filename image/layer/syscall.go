@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"errors"
 	"os"
 
@@ -65,17 +66,9 @@ func writeAll(fd int, b []byte) error {
 	return nil
 }
 
-// allZero reports whether b, whose length is a multiple of eight, is all zeros.
+// allZero reports whether b is all zeros: each byte equals the one before it.
 func allZero(b []byte) bool {
-	if b[0] != 0 || b[len(b)-1] != 0 {
-		return false
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return b[0] == 0 && b[len(b)-1] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // removeTree removes name in dir and all below it, following no link and

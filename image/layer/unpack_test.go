@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
 )
 
@@ -303,16 +305,47 @@ func TestCompressionsAndDigest(t *testing.T) {
 	}
 }
 
-func TestBombIsStopped(t *testing.T) {
+func TestBombsAreStopped(t *testing.T) {
 	needRoot(t)
-	var b bytes.Buffer
-	g := gzip.NewWriter(&b)
-	w := tar.NewWriter(g)
-	w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Size: 64 << 20, Mode: 0o600})
-	w.Write(make([]byte, 64<<20))
-	w.Close()
+	zeros := make([]byte, 64<<20)
+	var gz, zs, x bytes.Buffer
+	g := gzip.NewWriter(&gz)
+	g.Write(zeros)
 	g.Close()
-	_, err := Apply(context.Background(), t.TempDir(), &b, Options{MaxBytes: 1 << 20})
+	z, _ := zstd.NewWriter(&zs)
+	z.Write(zeros)
+	z.Close()
+	w, _ := xz.NewWriter(&x)
+	w.Write(zeros)
+	w.Close()
+	for name, bomb := range map[string]*bytes.Buffer{"gzip": &gz, "zstd": &zs, "xz": &x} {
+		r, _, err := decompressBounded(bomb, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); !errors.Is(err, ErrTooLarge) || n > 16<<20 {
+			t.Errorf("%s: %d bytes, %v; want ErrTooLarge", name, n, err)
+		}
+	}
+}
+
+func TestSparseBombIsStopped(t *testing.T) {
+	needRoot(t)
+	// A header of GNU tar, whose one hole is 2^60 bytes long.
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "s", Mode: 0o600, Format: tar.FormatGNU})
+	raw := b.Bytes()[:512]
+	raw[156] = tar.TypeGNUSparse
+	binary.BigEndian.PutUint64(raw[483+4:], 1<<60)
+	raw[483] = 0x80
+	copy(raw[148:156], "        ")
+	sum := 0
+	for _, c := range raw {
+		sum += int(c)
+	}
+	copy(raw[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	_, err := Apply(context.Background(), t.TempDir(), io.MultiReader(bytes.NewReader(raw), bytes.NewReader(make([]byte, 1024))), Options{})
 	if !errors.Is(err, ErrTooLarge) {
 		t.Errorf("err = %v, want ErrTooLarge", err)
 	}
@@ -371,7 +404,7 @@ func FuzzUnpack(f *testing.F) {
 		base := t.TempDir()
 		d := base + "/in"
 		os.Mkdir(d, 0o755)
-		res, err := Apply(context.Background(), d, bytes.NewReader(data), Options{MaxBytes: 1 << 20})
+		res, err := Apply(context.Background(), d, bytes.NewReader(data), Options{})
 		if err == nil {
 			Adopt(d, res, nil, false)
 		}

@@ -240,7 +240,7 @@ func rangeStart(s string) (int64, error) {
 	first, _, _ := strings.Cut(strings.TrimPrefix(s, "bytes "), "-")
 	n, err := strconv.ParseInt(first, 10, 64)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("registry sent the range %.80q", s)
+		return 0, Fatal(fmt.Errorf("registry sent the range %.80q", s))
 	}
 	return n, nil
 }
