@@ -24,6 +24,9 @@ type Keychain struct {
 	// Files are read in this order; the first with credentials for a registry
 	// counts. Login writes the first.
 	Files []string
+	// Env is the text of a config.json that comes before the files: docker's
+	// $DOCKER_AUTH_CONFIG.
+	Env string
 }
 
 // DefaultKeychain reads what docker and podman read. authFile (--authfile), or
@@ -45,7 +48,7 @@ func DefaultKeychain(authFile, home string, getenv func(string) string) *Keychai
 	}
 	// Root's own; nobody else may read it, and then it is passed over.
 	files = append(files, "/run/containers/0/auth.json", filepath.Join(home, ".config/containers/auth.json"))
-	return &Keychain{Files: files}
+	return &Keychain{Files: files, Env: getenv("DOCKER_AUTH_CONFIG")}
 }
 
 // dockerHubKey is docker's name of Docker Hub in its files.
@@ -70,6 +73,15 @@ func parent(p string) string {
 
 // Lookup returns the credentials for a repository; the zero value for none.
 func (k *Keychain) Lookup(_ context.Context, host, path string) (authn.AuthConfig, error) {
+	if k.Env != "" {
+		cf := configfile.New("")
+		if err := cf.LoadFromReader(strings.NewReader(k.Env)); err != nil {
+			return authn.AuthConfig{}, fmt.Errorf("read $DOCKER_AUTH_CONFIG: %w", err)
+		}
+		if a, err := lookupRepository(cf, host, path); err != nil || a != (authn.AuthConfig{}) {
+			return a, err
+		}
+	}
 	for _, file := range k.Files {
 		cf, err := readAuthFile(file)
 		if err != nil {
@@ -78,14 +90,21 @@ func (k *Keychain) Lookup(_ context.Context, host, path string) (authn.AuthConfi
 		if cf == nil {
 			continue
 		}
-		for _, key := range keys(host, path) {
-			a, err := lookup(cf, key)
-			if err != nil {
-				return authn.AuthConfig{}, fmt.Errorf("credentials for %s: %w", host, err)
-			}
-			if a != (authn.AuthConfig{}) {
-				return a, nil
-			}
+		if a, err := lookupRepository(cf, host, path); err != nil || a != (authn.AuthConfig{}) {
+			return a, err
+		}
+	}
+	return authn.AuthConfig{}, nil
+}
+
+func lookupRepository(cf *configfile.ConfigFile, host, path string) (authn.AuthConfig, error) {
+	for _, key := range keys(host, path) {
+		a, err := lookup(cf, key)
+		if err != nil {
+			return a, fmt.Errorf("credentials for %s: %w", host, err)
+		}
+		if a != (authn.AuthConfig{}) {
+			return a, nil
 		}
 	}
 	return authn.AuthConfig{}, nil

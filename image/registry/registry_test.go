@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -346,6 +348,23 @@ func TestCertificates(t *testing.T) {
 	if err := ping(); err != nil {
 		t.Errorf("with its CA: %v", err)
 	}
+	// A server that wants to know who asks.
+	s.TLS.ClientAuth = tls.RequireAnyClientCert
+	if err := ping(); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without a client certificate: %v", err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(sub+"/client.cert", ca, 0o600)
+	if err := ping(); err == nil || !strings.Contains(err.Error(), "client.cert") {
+		t.Errorf("without its key: %v", err)
+	}
+	os.WriteFile(sub+"/client.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)
+	if err := ping(); err != nil {
+		t.Errorf("with a client certificate: %v", err)
+	}
 	os.WriteFile(sub+"/ca.crt", []byte("garbage"), 0o600)
 	if err := ping(); err == nil || !strings.Contains(err.Error(), "ca.crt") {
 		t.Errorf("a broken CA file: %v", err)
@@ -400,6 +419,11 @@ func TestKeychain(t *testing.T) {
 	if found, err := k.Erase("new.example:5000"); err != nil || found {
 		t.Errorf("erase again: %v, %v", found, err)
 	}
+	k.Env = `{"auths":{"quay.io":{"auth":"ZW52OnA="}}}`
+	if a, err := k.Lookup(ctx, "quay.io", "team/app"); err != nil || a.Username != "env" {
+		t.Errorf("of the environment: %q, %v", a.Username, err)
+	}
+	k.Env = ""
 	os.WriteFile(docker, []byte("{not json"), 0o600)
 	if _, err := k.Lookup(ctx, "a.b", "c"); err == nil || !strings.Contains(err.Error(), "config.json") {
 		t.Errorf("a broken file: %v", err)
