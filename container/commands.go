@@ -42,6 +42,7 @@ func Commands() []ui.Command {
 		c("top", "List the processes of a container", func() any { return new(TopCmd) }),
 		c("stats", "Show what containers use, live", func() any { return new(StatsCmd) }),
 		{Name: "events", Help: "Show what happens, as it happens", Group: groupSystem, New: func() any { return new(EventsCmd) }},
+		{Name: "secret", Help: "Manage secrets", Group: groupContainer, New: func() any { return new(SecretCmds) }},
 		c("healthcheck", "Run health checks", func() any { return new(HealthCmds) }),
 		c("container", "Manage containers", func() any { return new(Cmds) }),
 	}

@@ -52,6 +52,33 @@ type Config struct {
 	Log            monitor.LogConfig     `json:"log"`
 	Runtime        string                `json:"runtime,omitempty"`
 	PidFile        string                `json:"pidFile,omitempty"`
+	// MonitorPidFile is where the monitor's number goes.
+	MonitorPidFile string `json:"monitorPidFile,omitempty"`
+
+	// TimeZone is the host's file that is shown as /etc/localtime.
+	TimeZone string `json:"timeZone,omitempty"`
+	// Umask is the program's, nil for 0022.
+	Umask       *uint32  `json:"umask,omitempty"`
+	Personality string   `json:"personality,omitempty"`
+	InitPath    string   `json:"initPath,omitempty"`
+	Accounts    Accounts `json:"accounts,omitzero"`
+	// Systemd is true (also for ""): room is made for systemd if it is the
+	// command; false, or always.
+	Systemd string `json:"systemd,omitempty"`
+	// Requires are containers that are started before this one.
+	Requires []string `json:"requires,omitempty"`
+	// RemoveImage removes the image after the container.
+	RemoveImage bool `json:"removeImage,omitempty"`
+	// TimeoutSec is how long a run may take, 0 for ever.
+	TimeoutSec uint `json:"timeoutSec,omitempty"`
+	// Notify is who tells a service manager that the container is ready: see
+	// monitor.Notify. ignore, also for "", is nobody.
+	Notify  string      `json:"notify,omitempty"`
+	Secrets []SecretUse `json:"secrets,omitempty"`
+	// ChrootDirs get the files of the network too.
+	ChrootDirs []string `json:"chrootDirs,omitempty"`
+	// LayerSize bounds the writable layer, in bytes.
+	LayerSize int64 `json:"layerSize,omitempty"`
 
 	Mounts   []volume.Mount `json:"mounts,omitempty"`
 	Security Security       `json:"security"`
@@ -130,6 +157,8 @@ type Limits struct {
 	ShmSize           int64             `json:"shmSize,omitempty"`
 	Sysctls           map[string]string `json:"sysctls,omitempty"`
 	CgroupParent      string            `json:"cgroupParent,omitempty"`
+	// NoCgroup leaves the container in its monitor's cgroup.
+	NoCgroup bool `json:"noCgroup,omitempty"`
 	// Unified are files of cgroup v2 and what is written to them.
 	Unified map[string]string `json:"unified,omitempty"`
 }
@@ -160,6 +189,9 @@ type NetworkConfig struct {
 	DNSOptions []string   `json:"dnsOptions,omitempty"`
 	ExtraHosts []string   `json:"extraHosts,omitempty"`
 	Networks   []Endpoint `json:"networks,omitempty"`
+	// NoHosts and NoHostname leave the image's files alone.
+	NoHosts    bool `json:"noHosts,omitempty"`
+	NoHostname bool `json:"noHostname,omitempty"`
 }
 
 // Endpoint is a container's wish for one network.

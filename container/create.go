@@ -15,6 +15,7 @@ import (
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/volume"
 )
 
 // source says what a container's root file system comes from.
@@ -26,6 +27,30 @@ type source struct {
 	Argv       []string
 	Policy     string
 	Pull       image.PullOptions
+	// Retries is how often a pull is tried again, RetryDelay the time between.
+	Retries    int
+	RetryDelay time.Duration
+	// Env says what becomes of the image's variables.
+	Env envFlags
+	// ImageVolume says what becomes of the image's volumes: bind (also for ""),
+	// tmpfs or ignore. SeccompPolicy is image for the profile in its label.
+	ImageVolume   string
+	SeccompPolicy string
+}
+
+// ensure pulls the image as the policy says.
+func (e *Engine) ensure(ctx context.Context, src *source) (*image.Image, error) {
+	for try := 0; ; try++ {
+		img, err := e.Images.Ensure(ctx, src.Image, src.Policy, src.Pull)
+		if err == nil || try >= src.Retries {
+			return img, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(src.RetryDelay):
+		}
+	}
 }
 
 // A created container whose lock is held until Release, so that nobody takes the
@@ -49,6 +74,9 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 		return nil, err
 	}
 	if err := e.settleSpaces(c); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(e.settleRequires(c), e.checkSecrets(c)); err != nil {
 		return nil, err
 	}
 	if err := e.feasible(c); err != nil {
@@ -120,12 +148,12 @@ func (e *Engine) fill(ctx context.Context, c *Config, src source) error {
 	if src.Rootfs {
 		return e.fillRootfs(c, src)
 	}
-	img, err := e.Images.Ensure(ctx, src.Image, src.Policy, src.Pull)
+	img, err := e.ensure(ctx, &src)
 	if err != nil {
 		return err
 	}
 	c.ImageID, c.Lowers = img.ID, img.LowerDirs()
-	return c.fromImage(&img.Config.Config, src.Entrypoint, src.Argv)
+	return c.fromImage(&img.Config.Config, &src)
 }
 
 // fillRootfs uses a directory of the host: DIR as it is, DIR:O below a
@@ -147,7 +175,7 @@ func (e *Engine) fillRootfs(c *Config, src source) error {
 	if overlay {
 		c.Lowers = []string{dir}
 	}
-	return c.fromImage(&v1.Config{}, src.Entrypoint, src.Argv)
+	return c.fromImage(&v1.Config{}, &src)
 }
 
 // nameIt claims the wanted name, or one made up.
@@ -197,7 +225,21 @@ func (e *Engine) makeDirs(c *Config) error {
 	if len(c.Lowers) == 0 {
 		return nil
 	}
+	if c.LayerSize > 0 {
+		if err := e.boundLayer(c); err != nil {
+			return err
+		}
+	}
 	return e.likeRoot(c)
+}
+
+// boundLayer gives the writable layer a quota.
+func (e *Engine) boundLayer(c *Config) error {
+	// One project for both: overlay renames from the one to the other.
+	if _, err := volume.Limit(c.LayerSize, e.dataDir(c.ID, upperDir), e.dataDir(c.ID, workDir)); err != nil {
+		return fmt.Errorf("--storage-opt size: %w", err)
+	}
+	return nil
 }
 
 // likeRoot gives the writable layer's top the mode and owner of the image's: the

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kist-containers/kist/internal/state"
@@ -24,21 +25,29 @@ type createFlags struct {
 	resourceFlags `embed:""`
 	securityFlags `embed:""`
 	lifeFlags     `embed:""`
+	imageFlags    `embed:""`
+	secretFlags   `embed:""`
+	refusedFlags  `embed:""`
 }
 
 type processFlags struct {
-	Attach      []string `short:"a" sep:"none" help:"Attach to STDIN, STDOUT or STDERR." placeholder:"STREAM"`
-	Interactive bool     `short:"i" help:"Keep standard input open."`
-	Tty         bool     `short:"t" help:"Give it a terminal."`
-	Env         []string `short:"e" sep:"none" help:"Set a variable; KEY alone takes the caller's." placeholder:"KEY=VALUE"`
-	EnvFile     []string `sep:"none" help:"Read variables from a file." placeholder:"FILE"`
-	EnvHost     bool     `help:"Take over the caller's variables."`
-	Workdir     string   `short:"w" help:"Working directory." placeholder:"DIR"`
-	User        string   `short:"u" help:"User, by name or id." placeholder:"USER[:GROUP]"`
-	GroupAdd    []string `sep:"none" help:"Add a supplementary group." placeholder:"GROUP"`
-	Entrypoint  *string  `help:"Replace the image's entrypoint." placeholder:"PROGRAM"`
-	Init        bool     `help:"Run an init that forwards signals and reaps processes."`
-	Tz          string   `help:"Time zone (TZ), or local." placeholder:"ZONE"`
+	Attach       []string `short:"a" sep:"none" help:"Attach to STDIN, STDOUT or STDERR." placeholder:"STREAM"`
+	Interactive  bool     `short:"i" help:"Keep standard input open."`
+	Tty          bool     `short:"t" help:"Give it a terminal."`
+	Env          []string `short:"e" sep:"none" help:"Set a variable; KEY alone takes the caller's." placeholder:"KEY=VALUE"`
+	EnvFile      []string `sep:"none" help:"Read variables from a file." placeholder:"FILE"`
+	envFlags     `embed:""`
+	Workdir      string   `short:"w" help:"Working directory." placeholder:"DIR"`
+	User         string   `short:"u" help:"User, by name or id." placeholder:"USER[:GROUP]"`
+	GroupAdd     []string `sep:"none" help:"Add a supplementary group." placeholder:"GROUP"`
+	Entrypoint   *string  `help:"Replace the image's entrypoint." placeholder:"PROGRAM"`
+	Init         bool     `help:"Run an init that forwards signals and reaps processes."`
+	InitPath     string   `help:"Use this program as the init." placeholder:"FILE"`
+	Tz           string   `help:"Time zone, or local for this machine's." placeholder:"ZONE"`
+	Umask        string   `help:"File mode mask (0022)." placeholder:"MODE"`
+	Personality  string   `help:"Execution domain: LINUX or LINUX32." placeholder:"DOMAIN"`
+	Systemd      string   `default:"true" help:"Make room for systemd: true (if it is the command), false or always." placeholder:"MODE"`
+	accountFlags `embed:""`
 }
 
 type identityFlags struct {
@@ -48,25 +57,26 @@ type identityFlags struct {
 	Label      []string `short:"l" sep:"none" help:"Set a label." placeholder:"KEY=VALUE"`
 	LabelFile  []string `sep:"none" help:"Read labels from a file." placeholder:"FILE"`
 	Annotation []string `sep:"none" help:"Add an annotation for the OCI runtime." placeholder:"KEY=VALUE"`
+	Replace    bool     `help:"Remove a container of the same name first."`
+	Requires   []string `help:"Containers to start before this one." placeholder:"CONTAINER,…"`
 	Cidfile    string   `name:"cidfile" help:"Write the container's ID to a file." placeholder:"FILE"`
 	Pidfile    string   `name:"pidfile" help:"Write PID 1's number to a file." placeholder:"FILE"`
-	Platform   string   `help:"Platform of the image: os[/arch[/variant]]." placeholder:"PLATFORM"`
-	Pull       string   `default:"missing" enum:"always,missing,never,newer" help:"When to pull the image: always, missing, never."`
-	Quiet      bool     `short:"q" help:"Show no progress of a pull."`
 	Rootfs     bool     `help:"The image is a directory of this machine; DIR:O puts a throwaway overlay over it."`
 	Runtime    string   `help:"OCI runtime to use instead of kist's own." placeholder:"NAME|PATH"`
-	Isolation  string   `hidden:""`
-	Link       []string `hidden:"" sep:"none"`
 }
 
 type storageFlags struct {
-	Volume       []string `short:"v" sep:"none" help:"Mount a volume or a directory." placeholder:"[SOURCE:]TARGET[:OPTIONS]"`
-	Mount        []string `sep:"none" help:"Mount something: type=bind|volume|tmpfs,source=…,target=…" placeholder:"SPEC"`
-	Tmpfs        []string `sep:"none" help:"Mount a tmpfs." placeholder:"TARGET[:OPTIONS]"`
-	VolumesFrom  []string `sep:"none" help:"Mount the volumes of another container." placeholder:"CONTAINER[:ro]"`
-	VolumeDriver string   `help:"Driver of volumes that are made." placeholder:"DRIVER"`
-	ReadOnly     bool     `help:"Mount the root file system read-only."`
-	ShmSize      ui.Bytes `help:"Size of /dev/shm (64m)." placeholder:"SIZE"`
+	Volume        []string `short:"v" sep:"none" help:"Mount a volume or a directory." placeholder:"[SOURCE:]TARGET[:OPTIONS]"`
+	Mount         []string `sep:"none" help:"Mount something: type=bind|volume|tmpfs,source=…,target=…" placeholder:"SPEC"`
+	Tmpfs         []string `sep:"none" help:"Mount a tmpfs." placeholder:"TARGET[:OPTIONS]"`
+	VolumesFrom   []string `sep:"none" help:"Mount the volumes of another container." placeholder:"CONTAINER[:ro]"`
+	VolumeDriver  string   `help:"Driver of volumes that are made." placeholder:"DRIVER"`
+	ImageVolume   string   `help:"What becomes of the image's volumes: bind, tmpfs or ignore." enum:",bind,anonymous,tmpfs,ignore" default:"" placeholder:"MODE"`
+	StorageOpt    []string `sep:"none" help:"Bound the writable layer: size=10G." placeholder:"KEY=VALUE"`
+	ReadOnly      bool     `help:"Mount the root file system read-only."`
+	ReadOnlyTmpfs bool     `name:"read-only-tmpfs" negatable:"" help:"With --read-only, mount a tmpfs on /run, /tmp and /var/tmp."`
+	Chrootdirs    []string `help:"Directories that get the container's hosts, hostname and resolv.conf too." placeholder:"DIR,…"`
+	ShmSize       ui.Bytes `help:"Size of /dev/shm (64m)." placeholder:"SIZE"`
 }
 
 type networkFlags struct {
@@ -83,13 +93,15 @@ type networkFlags struct {
 	Ip6          string   `help:"IPv6 address on the network." placeholder:"IP"`
 	MacAddress   string   `help:"MAC address." placeholder:"MAC"`
 	LinkLocalIp  []string `sep:"none" help:"Link-local address." placeholder:"IP"`
+	NoHosts      bool     `help:"Leave the image's /etc/hosts alone."`
+	NoHostname   bool     `help:"Leave the image's /etc/hostname alone."`
 }
 
 // settle turns flags into a configuration, without the image's part. It reads
 // what the flags name (files of variables) and nothing else.
 func (f *createFlags) settle() (*Config, error) {
 	c := &Config{Version: 1}
-	for _, part := range []func(*Config) error{f.process, f.identity, f.storage, f.network, f.resources, f.security, f.life} {
+	for _, part := range []func(*Config) error{f.refused, f.process, f.accounts, f.identity, f.storage, f.network, f.resources, f.security, f.life, f.secrets} {
 		if err := part(c); err != nil {
 			return nil, err
 		}
@@ -102,14 +114,39 @@ func (f *createFlags) process(c *Config) error {
 	if err != nil {
 		return err
 	}
-	if f.Tz != "" {
-		env = append(env, "TZ="+f.Tz)
+	if c.TimeZone, err = timeZone(f.Tz); err != nil {
+		return err
 	}
+	if f.Umask != "" {
+		n, err := strconv.ParseUint(f.Umask, 8, 32)
+		if err != nil || n > 0o777 {
+			return fmt.Errorf("--umask %s: want an octal number up to 0777", f.Umask)
+		}
+		mask := uint32(n)
+		c.Umask = &mask
+	}
+	switch c.Personality = strings.ToUpper(f.Personality); c.Personality {
+	case "", "LINUX", "LINUX32":
+	default:
+		return fmt.Errorf("--personality %s: want LINUX or LINUX32", f.Personality)
+	}
+	if !slices.Contains([]string{"", "true", "false", "always"}, f.Systemd) {
+		return fmt.Errorf("--systemd %s: want true, false or always", f.Systemd)
+	}
+	c.Systemd = f.Systemd
 	if f.Workdir != "" && !filepath.IsAbs(f.Workdir) {
 		return fmt.Errorf("-w %s: the working directory must be an absolute path", f.Workdir)
 	}
 	c.Env, c.WorkingDir, c.User, c.GroupAdd = env, f.Workdir, f.User, f.GroupAdd
 	c.Tty, c.OpenStdin, c.Init = f.Tty, f.Interactive, f.Init
+	if f.InitPath != "" {
+		if c.InitPath, err = filepath.Abs(f.InitPath); err != nil {
+			return err
+		}
+		if _, err := os.Stat(c.InitPath); err != nil {
+			return fmt.Errorf("--init-path %s: %w", f.InitPath, errors.Unwrap(err))
+		}
+	}
 	for _, a := range f.Attach {
 		a = strings.ToLower(a)
 		if !slices.Contains([]string{"stdin", "stdout", "stderr"}, a) {
@@ -127,17 +164,14 @@ func (f *createFlags) identity(c *Config) (err error) {
 	if len(f.Hostname) > 64 || strings.ContainsAny(f.Hostname, "/ \t\n\x00") {
 		return fmt.Errorf("-h %s: not a host name of at most 64 bytes", f.Hostname)
 	}
-	if f.Isolation != "" && f.Isolation != "default" {
-		return errors.New("--isolation: only Windows has it")
-	}
-	if len(f.Link) > 0 {
-		return ui.Hint(errors.New("--link: kist has no links; containers on one network find each other by name"),
-			"kist network create NET, then --network NET for both")
-	}
 	c.Name, c.Hostname, c.Domainname = f.Name, f.Hostname, f.Domainname
 	if c.Runtime, err = findRuntime(f.Runtime); err != nil {
 		return err
 	}
+	if f.Replace && f.Name == "" {
+		return errors.New("--replace: needs --name too")
+	}
+	c.Requires = f.Requires
 	if f.Pidfile != "" {
 		if c.PidFile, err = filepath.Abs(f.Pidfile); err != nil {
 			return err
@@ -196,6 +230,18 @@ func (f *createFlags) storage(c *Config) error {
 		}
 	}
 	c.Security.ReadOnly, c.Limits.ShmSize = f.ReadOnly, int64(f.ShmSize)
+	if f.ReadOnly && f.ReadOnlyTmpfs {
+		c.addTmpfs("/run", "/tmp", "/var/tmp")
+	}
+	for _, d := range f.Chrootdirs {
+		if !filepath.IsAbs(d) {
+			return fmt.Errorf("--chrootdirs %s: want an absolute path", d)
+		}
+		c.ChrootDirs = append(c.ChrootDirs, filepath.Clean(d))
+	}
+	if err := f.storageOptions(c); err != nil {
+		return err
+	}
 	return volume.Sort(c.Mounts)
 }
 
@@ -204,6 +250,10 @@ func (f *createFlags) network(c *Config) error {
 	n.Ports, n.PublishAll = f.Publish, f.PublishAll
 	n.DNS, n.DNSSearch, n.DNSOptions, n.ExtraHosts = f.Dns, f.DnsSearch, f.DnsOption, f.AddHost
 	c.Exposed = f.Expose
+	n.NoHosts, n.NoHostname = f.NoHosts, f.NoHostname
+	if f.NoHosts && len(f.AddHost) > 0 {
+		return errors.New("--no-hosts and --add-host contradict each other")
+	}
 	n.Mode = "bridge"
 	if len(f.Network) > 0 {
 		n.Mode = f.Network[0]

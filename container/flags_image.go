@@ -1,18 +1,90 @@
 package container
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
+	goruntime "runtime"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/volume"
 )
 
+// imageFlags are on the image and on how it is pulled.
+type imageFlags struct {
+	image.RegistryFlags
+	Platform      string        `help:"Platform of the image: os[/arch[/variant]]." placeholder:"PLATFORM"`
+	Os            string        `help:"Operating system of the image." placeholder:"OS"`
+	Arch          string        `help:"Architecture of the image." placeholder:"ARCH"`
+	Variant       string        `help:"Variant of the architecture." placeholder:"VARIANT"`
+	Pull          string        `default:"missing" enum:"always,missing,never,newer" help:"When to pull the image: always, missing, never."`
+	Retry         int           `help:"How often to try a pull again." placeholder:"N"`
+	RetryDelay    time.Duration `help:"Time between two tries (1s)." default:"1s"`
+	Quiet         bool          `short:"q" help:"Show no progress of a pull."`
+	Rmi           bool          `help:"Remove the image too after the exit; implies --rm."`
+	SeccompPolicy string        `enum:"default,image" default:"default" help:"Whose seccomp profile: default, or image for the one in its label."`
+}
+
+// platform is --platform, or what --os, --arch and --variant say.
+func (f *imageFlags) platform() (string, error) {
+	parts := f.Os + f.Arch + f.Variant
+	switch {
+	case f.Platform != "" && parts != "":
+		return "", errors.New("--platform and --os, --arch or --variant contradict each other")
+	case parts == "":
+		return f.Platform, nil
+	}
+	p := cmp.Or(f.Os, "linux") + "/" + cmp.Or(f.Arch, goruntime.GOARCH)
+	if f.Variant != "" {
+		p += "/" + f.Variant
+	}
+	return p, nil
+}
+
+// registry is how registries are reached, nil for the machine's own settings.
+func (f *imageFlags) registry() *registry.Config {
+	if f.RegistryFlags == (image.RegistryFlags{TLSVerify: true}) {
+		return nil
+	}
+	return f.Config()
+}
+
+// seccompLabel is podman's label with a profile.
+const seccompLabel = "io.containers.seccomp.profile"
+
+func (c *Config) imageSeccomp(policy string, labels map[string]string) error {
+	profile := labels[seccompLabel]
+	if policy != "image" || profile == "" || c.Security.Seccomp != "" {
+		return nil
+	}
+	if len(profile) > mostProfile || !json.Valid([]byte(profile)) {
+		return fmt.Errorf("--seccomp-policy image: the label %s holds no profile", seccompLabel)
+	}
+	c.Security.Seccomp = profile
+	return nil
+}
+
+// addTmpfs mounts a tmpfs where nothing else is.
+func (c *Config) addTmpfs(paths ...string) {
+	for _, path := range paths {
+		if !slices.ContainsFunc(c.Mounts, func(m volume.Mount) bool { return m.Target == path }) {
+			c.Mounts = append(c.Mounts, volume.Mount{Type: volume.TypeTmpfs, Target: path, Options: []string{"tmpcopyup"}})
+		}
+	}
+}
+
 // fromImage completes a configuration with what the image says, where the flags
 // say nothing. argv is what followed the image on the command line.
-func (c *Config) fromImage(img *v1.Config, entrypoint *string, argv []string) error {
+func (c *Config) fromImage(img *v1.Config, src *source) error {
+	entrypoint, argv := src.Entrypoint, src.Argv
 	c.Cmd = argv
 	switch {
 	case entrypoint == nil:
@@ -26,7 +98,7 @@ func (c *Config) fromImage(img *v1.Config, entrypoint *string, argv []string) er
 	if len(c.Args()) == 0 {
 		return errors.New("no command: neither the image nor the command line has one")
 	}
-	c.Env = mergeEnv(img.Env, c.Env)
+	c.Env = mergeEnv(src.Env.imageEnv(img.Env), c.Env)
 	setDefault(&c.WorkingDir, img.WorkingDir)
 	setDefault(&c.User, img.User)
 	setDefault(&c.StopSignal, img.StopSignal)
@@ -41,7 +113,11 @@ func (c *Config) fromImage(img *v1.Config, entrypoint *string, argv []string) er
 		c.Exposed = append(c.Exposed, port)
 	}
 	slices.Sort(c.Exposed)
-	c.imageVolumes(img.Volumes)
+	if err := c.imageSeccomp(src.SeccompPolicy, labels); err != nil {
+		return err
+	}
+	c.imageVolumes(img.Volumes, src.ImageVolume)
+	c.forSystemd()
 	c.imageHealth(img.Healthcheck)
 	return nil
 }
@@ -54,14 +130,21 @@ func setDefault(s *string, value string) {
 
 // imageVolumes adds the image's volumes as anonymous ones, where nothing else is
 // mounted. A path that cannot be one is the image's fault and passed over.
-func (c *Config) imageVolumes(volumes map[string]struct{}) {
+func (c *Config) imageVolumes(volumes map[string]struct{}, mode string) {
+	if mode == "ignore" {
+		return
+	}
 	for path := range volumes {
 		m, err := volume.ParseVolume(path, "/")
 		if err != nil || m.Source != "" {
 			continue
 		}
 		taken := slices.ContainsFunc(c.Mounts, func(o volume.Mount) bool { return o.Target == m.Target })
-		if !taken {
+		switch {
+		case taken:
+		case mode == "tmpfs":
+			c.addTmpfs(m.Target)
+		default:
 			c.Mounts = append(c.Mounts, m)
 		}
 	}

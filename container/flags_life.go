@@ -3,6 +3,8 @@ package container
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,31 +15,49 @@ import (
 )
 
 type lifeFlags struct {
-	Rm          bool   `help:"Remove the container after its exit."`
-	Restart     string `default:"no" help:"no, always, unless-stopped or on-failure[:N]." placeholder:"POLICY"`
-	StopSignal  string `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
-	StopTimeout *int   `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
-	healthFlags `embed:""`
-	LogDriver   string   `help:"Where its output is kept: json-file, local, journald, syslog or none." placeholder:"DRIVER"`
-	LogOpt      []string `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
+	Timeout       uint   `help:"Seconds until the container is killed." placeholder:"SECONDS"`
+	Sdnotify      string `default:"container" help:"Who tells systemd that it is ready: container, conmon, healthy or ignore." placeholder:"WHO"`
+	ConmonPidfile string `name:"conmon-pidfile" help:"Write the monitor's number to a file." placeholder:"FILE"`
+	Rm            bool   `help:"Remove the container after its exit."`
+	Restart       string `default:"no" help:"no, always, unless-stopped or on-failure[:N]." placeholder:"POLICY"`
+	StopSignal    string `help:"Signal that stops it (SIGTERM)." placeholder:"SIGNAL"`
+	StopTimeout   *int   `help:"Seconds from the stop signal to SIGKILL (10)." placeholder:"SECONDS"`
+	healthFlags   `embed:""`
+	LogDriver     string   `help:"Where its output is kept: json-file, local, journald, syslog or none." placeholder:"DRIVER"`
+	LogOpt        []string `sep:"none" help:"Option of the log driver: max-size=10m, max-file=3." placeholder:"KEY=VALUE"`
 }
 
 type healthFlags struct {
-	HealthCmd           string        `help:"Command that checks its health." placeholder:"COMMAND"`
-	HealthInterval      time.Duration `help:"Time between two checks (30s)."`
-	HealthTimeout       time.Duration `help:"Time a check may take (30s)."`
-	HealthStartPeriod   time.Duration `help:"Time to get ready, in which failures do not count."`
-	HealthStartInterval time.Duration `help:"Time between two checks in the start period (5s)."`
-	HealthRetries       int           `help:"Failures in a row that make it unhealthy (3)."`
-	HealthOnFailure     string        `help:"What to do once it is unhealthy: none, kill, stop or restart." placeholder:"ACTION"`
-	HealthMaxLogCount   int           `help:"How many results are kept (5)." placeholder:"N"`
-	HealthMaxLogSize    int           `help:"How many bytes of a check's output are kept (4096)." placeholder:"N"`
-	NoHealthcheck       bool          `name:"no-healthcheck" help:"Do not check its health."`
+	HealthCmd             string        `help:"Command that checks its health." placeholder:"COMMAND"`
+	HealthInterval        time.Duration `help:"Time between two checks (30s)."`
+	HealthTimeout         time.Duration `help:"Time a check may take (30s)."`
+	HealthStartPeriod     time.Duration `help:"Time to get ready, in which failures do not count."`
+	HealthStartInterval   time.Duration `help:"Time between two checks in the start period (5s)."`
+	HealthRetries         int           `help:"Failures in a row that make it unhealthy (3)."`
+	HealthOnFailure       string        `help:"What to do once it is unhealthy: none, kill, stop or restart." placeholder:"ACTION"`
+	HealthStartupCmd      string        `help:"Command that checks whether it has started; other checks wait for it." placeholder:"COMMAND"`
+	HealthStartupInterval time.Duration `help:"Time between two startup checks (30s)."`
+	HealthStartupTimeout  time.Duration `help:"Time a startup check may take (30s)."`
+	HealthStartupRetries  int           `help:"Failed startup checks after which it is restarted; 0 for never." placeholder:"N"`
+	HealthStartupSuccess  int           `help:"Startup checks that must succeed (1)." placeholder:"N"`
+	HealthLogDestination  string        `help:"Where results are kept too: local for nowhere else, or a directory." placeholder:"DIR"`
+	HealthMaxLogCount     int           `help:"How many results are kept (5)." placeholder:"N"`
+	HealthMaxLogSize      int           `help:"How many bytes of a check's output are kept (4096)." placeholder:"N"`
+	NoHealthcheck         bool          `name:"no-healthcheck" help:"Do not check its health."`
 }
 
 func (f *createFlags) life(c *Config) error {
-	c.AutoRemove, c.StopTimeoutSec = f.Rm, f.StopTimeout
+	c.AutoRemove, c.StopTimeoutSec = f.Rm || f.Rmi, f.StopTimeout
+	c.RemoveImage, c.TimeoutSec = f.Rmi, f.Timeout
 	var err error
+	if c.Notify, err = parseNotify(f.Sdnotify); err != nil {
+		return err
+	}
+	if f.ConmonPidfile != "" {
+		if c.MonitorPidFile, err = filepath.Abs(f.ConmonPidfile); err != nil {
+			return err
+		}
+	}
 	if f.StopSignal != "" {
 		if _, err := parseSignal(f.StopSignal); err != nil {
 			return fmt.Errorf("--stop-signal %s: %w", f.StopSignal, err)
@@ -47,7 +67,7 @@ func (f *createFlags) life(c *Config) error {
 	if c.Restart, err = parseRestart(f.Restart); err != nil {
 		return err
 	}
-	if f.Rm && c.Restart.Name != "" {
+	if c.AutoRemove && c.Restart.Name != "" {
 		return errors.New("--rm and --restart contradict each other")
 	}
 	c.Log = monitor.LogConfig{Driver: f.LogDriver, Options: pairs(f.LogOpt)}
@@ -61,8 +81,11 @@ func (f *createFlags) health(c *Config) error {
 	h := &monitor.Health{Interval: f.HealthInterval, Timeout: f.HealthTimeout, StartPeriod: f.HealthStartPeriod,
 		StartInterval: f.HealthStartInterval, Retries: f.HealthRetries,
 		OnFailure: f.HealthOnFailure, MaxLog: f.HealthMaxLogCount, MaxOutput: f.HealthMaxLogSize}
+	if err := f.startup(h); err != nil {
+		return err
+	}
 	given := f.HealthCmd != "" || h.Interval != 0 || h.Timeout != 0 || h.StartPeriod != 0 || h.StartInterval != 0 || h.Retries != 0 ||
-		h.OnFailure != "" || h.MaxLog != 0 || h.MaxOutput != 0
+		h.OnFailure != "" || h.MaxLog != 0 || h.MaxOutput != 0 || h.Startup != nil || h.LogDir != ""
 	switch {
 	case f.NoHealthcheck && given:
 		return errors.New("--no-healthcheck and --health-… contradict each other")
@@ -90,6 +113,34 @@ func (f *createFlags) health(c *Config) error {
 			return errors.New("--health-retries: must not be negative")
 		}
 		c.Health = h
+	}
+	return nil
+}
+
+// startup reads the flags of the startup check and of the results' directory.
+func (f *healthFlags) startup(h *monitor.Health) (err error) {
+	s := monitor.Startup{Interval: f.HealthStartupInterval, Timeout: f.HealthStartupTimeout, Retries: f.HealthStartupRetries, Success: f.HealthStartupSuccess}
+	switch {
+	case f.HealthStartupCmd != "":
+		s.Test = []string{"CMD-SHELL", f.HealthStartupCmd}
+		h.Startup = &s
+	case s.Interval != 0 || s.Timeout != 0 || s.Retries != 0 || s.Success != 0:
+		return errors.New("--health-startup-…: needs --health-startup-cmd too")
+	}
+	if s.Interval < 0 || s.Timeout < 0 || s.Retries < 0 || s.Success < 0 {
+		return errors.New("--health-startup-…: must not be negative")
+	}
+	switch f.HealthLogDestination {
+	case "", "local":
+	case "events_logger":
+		return errors.New("--health-log-destination events_logger: kist's events tell of changes only; give a directory")
+	default:
+		if h.LogDir, err = filepath.Abs(f.HealthLogDestination); err != nil {
+			return err
+		}
+		if st, err := os.Stat(h.LogDir); err != nil || !st.IsDir() {
+			return fmt.Errorf("--health-log-destination %s: not a directory", f.HealthLogDestination)
+		}
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ type resourceFlags struct {
 	DeviceWriteIops   []string `sep:"none" help:"Limit writes per second to a device." placeholder:"DEVICE:N"`
 	Ulimit            []string `sep:"none" help:"Resource limit of processes." placeholder:"NAME=SOFT[:HARD]"`
 	Sysctl            []string `sep:"none" help:"Kernel parameter of its namespaces." placeholder:"KEY=VALUE"`
+	Cgroups           string   `default:"enabled" help:"enabled, or disabled to stay in the cgroup of kist." placeholder:"MODE"`
 	CgroupParent      string   `help:"Cgroup above the container's." placeholder:"PATH"`
 	Cgroupns          string   `name:"cgroupns" help:"Cgroup namespace: private or host." placeholder:"MODE"`
 }
@@ -55,6 +56,15 @@ func (f *createFlags) resources(c *Config) error {
 // limits reads the flags; whether they make sense together is for check.
 func (f *createFlags) limits(c *Config) error {
 	l := &c.Limits
+	switch f.Cgroups {
+	case "", "enabled", "no-conmon": // the monitor never is in the container's
+	case "disabled":
+		l.NoCgroup = true
+	case "split":
+		return errors.New("--cgroups split: kist does not divide its caller's cgroup; give one with --cgroup-parent")
+	default:
+		return fmt.Errorf("--cgroups %s: want enabled, disabled or no-conmon", f.Cgroups)
+	}
 	if f.KernelMemory != "" {
 		return errors.New("--kernel-memory: the memory controller has no such limit (Linux dropped it in 5.16); --memory counts the kernel's memory too")
 	}

@@ -118,7 +118,7 @@ func (c *StartCmd) attached(ctx context.Context, e *Engine, out *ui.Output) erro
 	ct.StdinOnce = ct.OpenStdin && c.Interactive
 	view := *ct
 	view.OpenStdin = ct.OpenStdin && c.Interactive
-	s, err := run.foreground(ctx, e, &created{ct, lock}, nil, out, keys)
+	s, err := run.foreground(ctx, e, &created{ct, lock}, nil, out, keys, nil)
 	if err != nil {
 		lock.Unlock()
 		return ui.WithCode(1, fmt.Errorf("start %s: %w", name, err))

@@ -45,7 +45,18 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 			m.files["/etc/"+name] = file
 		}
 	}
+	m.leaveAlone()
 	return nil
+}
+
+// leaveAlone applies --no-hosts and --no-hostname.
+func (m *specMaker) leaveAlone() {
+	if m.c.Network.NoHosts {
+		delete(m.files, "/etc/hosts")
+	}
+	if m.c.Network.NoHostname {
+		delete(m.files, "/etc/hostname")
+	}
 }
 
 // EditNetworks changes the networks that a container joins at its starts and
@@ -127,5 +138,6 @@ func (e *Engine) shareNetwork(m *specMaker, other string) error {
 			m.files["/etc/"+name] = file
 		}
 	}
+	m.leaveAlone()
 	return nil
 }

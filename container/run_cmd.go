@@ -64,6 +64,10 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 		return nil, err
 	}
 	c.StdinOnce = stdinOnce && f.Interactive
+	platform, err := f.platform()
+	if err != nil {
+		return nil, err
+	}
 	if err := f.volumesFrom(e, c); err != nil {
 		return nil, err
 	}
@@ -80,9 +84,15 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 		progress = out.Progress()
 		defer progress.Close()
 	}
+	if f.Replace {
+		if err := e.replace(ctx, f.Name); err != nil {
+			return nil, err
+		}
+	}
 	ct, err := e.Create(ctx, c, source{
 		Image: argv[0], Rootfs: f.Rootfs, Entrypoint: f.Entrypoint, Argv: argv[1:], Policy: f.Pull,
-		Pull: image.PullOptions{Platform: f.Platform, Progress: progress},
+		Pull: image.PullOptions{Platform: platform, Progress: progress, Registry: f.registry()}, Retries: f.Retry, RetryDelay: f.RetryDelay,
+		Env: f.envFlags, ImageVolume: f.ImageVolume, SeccompPolicy: f.SeccompPolicy,
 	})
 	if err != nil {
 		return nil, err
@@ -128,6 +138,8 @@ type RunCmd struct {
 	createFlags `embed:""`
 	Detach      bool     `short:"d" help:"Leave it running and print its ID."`
 	DetachKeys  string   `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
+	PreserveFds int      `help:"Pass so many descriptors on, from 3 up." placeholder:"N"`
+	PreserveFd  []int    `help:"Pass descriptors on." placeholder:"FD,…"`
 	SigProxy    bool     `negatable:"" default:"true" help:"Pass signals on to the program."`
 	Argv        []string `arg:"" name:"image" passthrough:"" help:"Image, then command and arguments."`
 
@@ -161,6 +173,10 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return ui.WithCode(failedCode, fmt.Errorf("run: %w", err))
 	}
+	inherited, err := inheritedFiles(c.PreserveFds, c.PreserveFd)
+	if err != nil {
+		return ui.WithCode(failedCode, fmt.Errorf("run: %w", err))
+	}
 	if c.Tty && c.Interactive && !c.Detach && !ui.IsTerminal(out.In) {
 		return errors.New("the input device is not a TTY")
 	}
@@ -176,10 +192,10 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		return ui.WithCode(failedCode, fmt.Errorf("run %s: %w", first(c.Argv), err))
 	}
 	if c.Detach {
-		err = e.Start(ctx, ct.Config, starter, nil)
+		err = e.Start(ctx, ct.Config, starter, nil, inherited...)
 	} else {
 		var s *session
-		if s, err = c.foreground(ctx, e, ct, starter, out, keys); err == nil {
+		if s, err = c.foreground(ctx, e, ct, starter, out, keys, inherited); err == nil {
 			return s.wait(ctx, e)
 		}
 	}
@@ -210,7 +226,7 @@ type session struct {
 }
 
 // foreground starts the container with this command's streams.
-func (c *RunCmd) foreground(ctx context.Context, e *Engine, ct *created, starter *monitor.Starter, out *ui.Output, keys []byte) (*session, error) {
+func (c *RunCmd) foreground(ctx context.Context, e *Engine, ct *created, starter *monitor.Starter, out *ui.Output, keys []byte, inherited []*os.File) (*session, error) {
 	ours, theirs, err := monitor.AttachPair()
 	if err != nil {
 		starter.Abort()
@@ -224,7 +240,7 @@ func (c *RunCmd) foreground(ctx context.Context, e *Engine, ct *created, starter
 	}
 	streams(client, ct.Config, c.Attach, out)
 	client.DetachKeys = keys
-	if err := e.Start(ctx, ct.Config, starter, theirs); err != nil {
+	if err := e.Start(ctx, ct.Config, starter, theirs, inherited...); err != nil {
 		client.Close()
 		return nil, err
 	}

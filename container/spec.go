@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -49,6 +50,10 @@ type specMaker struct {
 	files map[string]string
 	// mounts are the user's.
 	mounts []specs.Mount
+	// env are variables of this start, beside the configuration's.
+	env []string
+	// secrets are what the monitor copies to its tmpfs.
+	secrets []monitor.SecretFile
 	// images are what the monitor mounts for some of them.
 	images []monitor.ImageMount
 }
@@ -89,9 +94,14 @@ func (m *specMaker) process(s *specs.Spec) error {
 	if err != nil {
 		return err
 	}
+	env, err := m.secretEnv()
+	if err != nil {
+		return err
+	}
+	user.Umask = c.Umask
 	s.Process = &specs.Process{
 		Terminal: c.Tty, User: user, Args: c.Args(), Cwd: path.Clean("/" + c.WorkingDir),
-		Env:          m.environment(home),
+		Env:          mergeEnv(m.environment(home), append(env, m.env...)),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 		// docker: a user other than root has none after the exec.
 		NoNewPrivileges: c.Security.NoNewPrivs,
@@ -100,6 +110,9 @@ func (m *specMaker) process(s *specs.Spec) error {
 	}
 	if user.UID != 0 {
 		s.Process.Capabilities.Effective, s.Process.Capabilities.Permitted = nil, nil
+	}
+	if c.Personality != "" {
+		s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.LinuxPersonalityDomain(c.Personality)}
 	}
 	if c.Init {
 		s.Process.Args = append([]string{initPath, "--"}, s.Process.Args...)
@@ -300,9 +313,10 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: cgroup},
 	}
 	s.Mounts = append(s.Mounts, m.ipcMounts(plain, shm)...)
-	for _, dest := range []string{"/etc/resolv.conf", "/etc/hostname", "/etc/hosts"} {
-		if src := m.files[dest]; src != "" {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Type: "bind", Source: src, Options: []string{"rbind", "rprivate"}})
+	for _, dest := range slices.Sorted(maps.Keys(m.files)) {
+		s.Mounts = append(s.Mounts, bindFile(m.files[dest], dest))
+		for _, dir := range m.c.ChrootDirs {
+			s.Mounts = append(s.Mounts, bindFile(m.files[dest], path.Join(dir, dest)))
 		}
 	}
 	// A user's mount on one of these paths stands for it.
@@ -316,9 +330,17 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 	return nil
 }
 
+// bindFile shows a file that kist made.
+func bindFile(from, at string) specs.Mount {
+	return specs.Mount{Destination: at, Type: "bind", Source: from, Options: []string{"rbind", "rprivate"}}
+}
+
 // self is kist's binary. Another runtime's /proc/self/exe is not.
 func (m *specMaker) self() string {
 	const self = "/proc/self/exe"
+	if m.c.InitPath != "" {
+		return m.c.InitPath
+	}
 	if m.c.Runtime != "" {
 		if path, err := os.Readlink(self); err == nil {
 			return path

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
@@ -23,7 +24,7 @@ import (
 // Start starts a container whose lock the caller holds. starter is a monitor
 // that was spawned ahead, or nil. client, when it is not nil, sees the output
 // from the first byte on.
-func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter, client *os.File) (err error) {
+func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter, client *os.File, inherited ...*os.File) (err error) {
 	defer func() {
 		if err != nil && starter != nil {
 			starter.Abort()
@@ -31,6 +32,9 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 	}()
 	if st := e.Status(c.ID); st.Busy() {
 		return fmt.Errorf("%w already", ErrRunning)
+	}
+	if err := e.startRequired(ctx, c); err != nil {
+		return err
 	}
 	// What an earlier run left because its monitor was killed goes first.
 	if err := e.cleanRun(ctx, c); err != nil {
@@ -62,7 +66,7 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 	}
 	using := starter
 	starter = nil // Start ends it, also after an error
-	if _, err := using.Start(spec, root, client); err != nil {
+	if _, err := using.Start(spec, root, client, inherited...); err != nil {
 		os.Remove(e.dataDir(c.ID, beganFile))
 		return e.explain(c, err)
 	}
@@ -97,7 +101,7 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 		return monitor.Spec{}, nil, err
 	}
 	spec := e.monitorSpec(c)
-	spec.Images = m.images
+	spec.Images, spec.Secrets = m.images, m.secrets
 	return spec, root, nil
 }
 
@@ -115,7 +119,7 @@ func (e *Engine) bundle(ctx context.Context, m *specMaker) error {
 	if err := e.network(ctx, m); err != nil {
 		return err
 	}
-	if err := errors.Join(m.ownFiles(), m.openSandbox()); err != nil {
+	if err := errors.Join(m.accountFiles(), m.zoneFile(), m.notifyDir(), m.ownFiles(), m.openSandbox()); err != nil {
 		return err
 	}
 	plain, err := e.plainRoot(c, root)
@@ -126,6 +130,9 @@ func (e *Engine) bundle(ctx context.Context, m *specMaker) error {
 		defer plain.Close()
 	}
 	if err := m.ociMounts(ctx, plain); err != nil {
+		return err
+	}
+	if err := m.secretFiles(); err != nil {
 		return err
 	}
 	spec, err := m.make()
@@ -165,6 +172,7 @@ func (e *Engine) monitorSpec(c *Config) monitor.Spec {
 		Terminal: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
 		Log: c.logConfig(e), StopSignal: c.stopNumber(), StopTimeout: c.StopTimeout(),
 		Restart: c.Restart, Health: c.Health, AutoRemove: c.AutoRemove, PidFile: c.PidFile,
+		MonitorPidFile: c.MonitorPidFile, Timeout: time.Duration(c.TimeoutSec) * time.Second, Notify: c.notify(), NoCgroup: c.Limits.NoCgroup,
 		Sandbox: c.served(),
 	}
 }
@@ -267,6 +275,12 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	}
 	trash, err := e.hideFiles(c)
 	e.event(c, "destroy", nil)
+	if c.RemoveImage {
+		// Another container may have it: then it stays.
+		if _, errImage := e.Images.Remove(ctx, c.Image, image.RemoveOptions{}); errImage != nil && !errors.Is(errImage, image.ErrInUse) {
+			err = errors.Join(err, errImage)
+		}
+	}
 	return func() { os.RemoveAll(trash) }, errors.Join(err, e.removeAnonymous(ctx, c))
 }
 

@@ -145,6 +145,12 @@ func mergeHealth(h, w *monitor.Health) *monitor.Health {
 	if w.MaxOutput != 0 {
 		m.MaxOutput = w.MaxOutput
 	}
+	if w.Startup != nil {
+		m.Startup = w.Startup
+	}
+	if w.LogDir != "" {
+		m.LogDir = w.LogDir
+	}
 	return &m
 }
 

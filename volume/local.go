@@ -104,7 +104,7 @@ func (d local) create(_ context.Context, v *Volume, data string) error {
 	if err != nil || w.size == 0 {
 		return err
 	}
-	v.Quota, err = limit(data, w.size)
+	v.Quota, err = Limit(w.size, data)
 	return err
 }
 

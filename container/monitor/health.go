@@ -71,6 +71,9 @@ func (m *monitor) watchHealth(ctx context.Context) {
 	h := m.Health.withDefaults()
 	s := HealthState{Version: 1, Status: HealthStarting}
 	m.saveHealth(s)
+	if h.Startup != nil && !m.untilStarted(ctx, h.Startup) {
+		return
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,6 +89,9 @@ func (m *monitor) watchHealth(ctx context.Context) {
 		m.saveHealth(s)
 		if s.Status == HealthUnhealthy && before != HealthUnhealthy {
 			m.unhealthy(h.OnFailure)
+		}
+		if s.Status == HealthHealthy && before != s.Status && m.Notify.Who == NotifyHealthy {
+			m.Notify.ready()
 		}
 		if s.Status != before && m.hooks.Event != nil {
 			m.hooks.Event(&m.Spec, "health_status: "+s.Status, nil)
@@ -138,6 +144,9 @@ func (m *monitor) unhealthy(action string) {
 
 func (m *monitor) saveHealth(s HealthState) {
 	state.WriteVolatileJSON(filepath.Join(m.RunDir, healthFile), s)
+	if dir := m.Health.LogDir; dir != "" {
+		state.WriteJSON(filepath.Join(dir, m.ID+"-healthcheck.log"), s)
+	}
 }
 
 // ReadHealth reads what the monitor last found; os.ErrNotExist without a check.

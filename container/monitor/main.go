@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -54,18 +55,22 @@ type monitor struct {
 	// sockets are those of Hooks.Listen.
 	sockets []*os.File
 
-	spare    *runtime.Spare
-	proc     *runtime.Process // until it runs
-	init     sys.Process
-	began    time.Time
-	restarts int
-	inRow    int
-	waiting  bool
+	spare *runtime.Spare
+	// inherited are the caller's descriptors, for the first run.
+	inherited []*os.File
+	proc      *runtime.Process // until it runs
+	init      sys.Process
+	began     time.Time
+	restarts  int
+	inRow     int
+	waiting   bool
 	// stopped says that a user stopped the container: it is not to come back.
 	stopped atomic.Bool
 	// wanted says that the next run is to begin whatever the policy is.
 	wanted atomic.Bool
 	wake   chan struct{}
+	// notify is the program's socket to a service manager, or nil.
+	notify *net.UnixConn
 	// probing is held while a health check's process runs.
 	probing sync.Mutex
 }
@@ -92,8 +97,10 @@ func Main(hooks func(*Spec) Hooks) int {
 	}
 	m.Spec = o.Spec
 	m.hooks = hooks(&m.Spec)
-	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd, Program: m.Runtime}
+	m.run = &runtime.Runtime{Root: filepath.Join(m.Roots.Run, "runtime"), Rootless: m.Rootless, Systemd: m.Systemd, Program: m.Runtime, NoCgroup: m.NoCgroup}
 	if fresh {
+		last := max(0, len(files)-o.Inherited)
+		files, m.inherited = files[:last], files[last:]
 		return m.main(conn, files)
 	}
 	return m.resume(o.Settled, files)
@@ -173,7 +180,7 @@ func (m *monitor) prepare(files []*os.File) error {
 	if err := privateMounts(); err != nil {
 		return err
 	}
-	if err := errors.Join(m.mountRoot(files[0]), m.mountImages()); err != nil {
+	if err := errors.Join(m.mountRoot(files[0]), m.mountImages(), m.mountSecrets(), m.listenNotify()); err != nil {
 		return err
 	}
 	log, err := openLog(m.Log)
@@ -218,8 +225,10 @@ func (m *monitor) create() error {
 	defer streams.closeTheirs()
 	m.proc, err = m.run.Create(context.Background(), m.ID, runtime.CreateOptions{
 		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2], Spare: m.spare,
+		ExtraFiles: m.inherited,
 	})
-	m.spare = nil
+	closeAll(m.inherited)
+	m.spare, m.inherited = nil, nil
 	if err != nil {
 		streams.closeOurs()
 		return err
@@ -242,10 +251,15 @@ func (m *monitor) start() error {
 	if err := m.proc.Start(); err != nil {
 		return err
 	}
-	if m.PidFile != "" {
-		return state.WriteFile(m.PidFile, fmt.Appendf(nil, "%d", m.init.Pid), 0o644)
+	m.announce()
+	return errors.Join(writePid(m.PidFile, m.init.Pid), writePid(m.MonitorPidFile, os.Getpid()))
+}
+
+func writePid(file string, pid int) error {
+	if file == "" {
+		return nil
 	}
-	return nil
+	return state.WriteFile(file, fmt.Appendf(nil, "%d", pid), 0o644)
 }
 
 func (m *monitor) serve(ctx context.Context) {
@@ -307,6 +321,11 @@ func stopSignal(name string) unix.Signal {
 // untilExit waits for the end of PID 1, records it, and reports whether the
 // policy wants another run, after its delay.
 func (m *monitor) untilExit() (again bool, err error) {
+	if m.Timeout > 0 {
+		init := m.init
+		timer := time.AfterFunc(time.Until(m.began.Add(m.Timeout)), func() { init.Signal(unix.SIGKILL) })
+		defer timer.Stop()
+	}
 	status, err := waitFor(m.init.Pid)
 	if err != nil {
 		return false, err

@@ -51,6 +51,9 @@ func (m *monitor) unmountRoot() error {
 	for _, i := range m.Images {
 		err = errors.Join(err, unmount(i.At))
 	}
+	if len(m.Secrets) > 0 {
+		err = errors.Join(err, unmount(filepath.Join(m.Bundle, SecretsDir)))
+	}
 	return err
 }
 

@@ -37,7 +37,7 @@ var settledEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
 func (m *monitor) settle() {
 	// A probe in flight has a child that only its goroutine waits for; unreaped it
 	// would hold up the end of the container's pid namespace.
-	if m.sock.busy() || !m.probing.TryLock() {
+	if m.sock.busy() || m.notify != nil || !m.probing.TryLock() {
 		return
 	}
 	defer m.probing.Unlock()

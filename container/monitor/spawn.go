@@ -21,6 +21,8 @@ const Role = "kist-monitor"
 type order struct {
 	Spec    Spec     `json:"spec"`
 	Settled *settled `json:"settled,omitempty"`
+	// Inherited is how many files, the last ones, are the caller's for the program.
+	Inherited int `json:"inherited,omitempty"`
 }
 
 // started is the monitor's answer: PID 1 runs, or why it does not.
@@ -60,14 +62,16 @@ func Spawn() (*Starter, error) {
 // Start hands the spec and the root file system, a detached mount, over and
 // waits until the program runs. client, when it is not nil, is one end of a
 // connection of AttachPair: it sees every byte from the first on. A
-// *runtime.StartError says why a program did not start.
-func (s *Starter) Start(spec Spec, root, client *os.File) (sys.Process, error) {
+// *runtime.StartError says why a program did not start. The program has inherited
+// as its descriptors 3, 4, …, in its first run.
+func (s *Starter) Start(spec Spec, root, client *os.File, inherited ...*os.File) (sys.Process, error) {
 	defer s.conn.Close()
 	files := []*os.File{root}
 	if client != nil {
 		files = append(files, client)
 	}
-	if err := s.conn.Send(order{Spec: spec}, files...); err != nil {
+	files = append(files, inherited...)
+	if err := s.conn.Send(order{Spec: spec, Inherited: len(inherited)}, files...); err != nil {
 		return sys.Process{}, s.lost(err)
 	}
 	var a started

@@ -51,6 +51,14 @@ type Spec struct {
 	Images []ImageMount `json:"images,omitempty"`
 	// PidFile is where PID 1's number is written, "" for nowhere.
 	PidFile string `json:"pidFile,omitempty"`
+	// MonitorPidFile is where the monitor's number is written.
+	MonitorPidFile string `json:"monitorPidFile,omitempty"`
+	// Timeout ends each run with SIGKILL; 0 is none.
+	Timeout time.Duration `json:"timeoutNs,omitempty"`
+	Notify  Notify        `json:"notify,omitzero"`
+	Secrets []SecretFile  `json:"secrets,omitempty"`
+	// NoCgroup leaves the container in the monitor's cgroup.
+	NoCgroup bool `json:"noCgroup,omitempty"`
 }
 
 // RootFS says what a container sees as its root file system; see Open.
@@ -128,6 +136,10 @@ type Health struct {
 	// each one's output (0: 4096).
 	MaxLog    int `json:"maxLog,omitempty"`
 	MaxOutput int `json:"maxOutput,omitempty"`
+	// Startup comes before, or is nil.
+	Startup *Startup `json:"startup,omitempty"`
+	// LogDir is a directory that gets a copy of the results, "" for none.
+	LogDir string `json:"logDir,omitempty"`
 }
 
 // State is <runroot>/container/<id>/state.json: what was started. Whether it

@@ -293,6 +293,12 @@ func convert(r *specs.LinuxResources) *cgroups.Resources {
 			c.NetPrioIfpriomap = append(c.NetPrioIfpriomap, &cgroups.IfPrioMap{Interface: p.Name, Priority: int64(p.Priority)})
 		}
 	}
+	for device, l := range r.Rdma {
+		if c.Rdma == nil {
+			c.Rdma = map[string]cgroups.LinuxRdma{}
+		}
+		c.Rdma[device] = cgroups.LinuxRdma(l)
+	}
 	c.Unified = r.Unified
 	return c
 }
