@@ -47,6 +47,11 @@ func (c *CreateCmd) network() (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, o := range c.Opt {
+		if !strings.Contains(o, "=") { // docker: -o encrypted
+			c.Opt[i] = o + "="
+		}
+	}
 	options, err := pairs("--opt", c.Opt)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ const (
 
 func (overlayDriver) check(n *Network) error {
 	for key := range n.Options {
-		if !slices.Contains([]string{optPeers, optVNI, optMTU, optPrefix, optStore, optAdvertise, "store.cacert", "store.cert", "store.key"}, key) {
+		if !slices.Contains([]string{optPeers, optVNI, optMTU, optPrefix, optStore, optAdvertise, optEncrypted, optKey, optPort, "store.cacert", "store.cert", "store.key"}, key) {
 			return fmt.Errorf("option %s: an overlay network has none such", key)
 		}
 	}
@@ -46,11 +46,13 @@ func (overlayDriver) check(n *Network) error {
 		return err
 	}
 	if n.stored() {
-		_, err := new(Manager).store(n)
+		if _, err := new(Manager).store(n); err != nil {
+			return err
+		}
+	} else if _, err := n.peers(); err != nil {
 		return err
 	}
-	_, err := n.peers()
-	return err
+	return n.checkEncryption()
 }
 
 // flood is the address that stands for all that is not learned yet.
@@ -95,8 +97,9 @@ func (n *Network) vxlan() string { return "vx-" + n.ID[:12] }
 // ensure is Like: ip link add ov-… type bridge
 // ip link add vx-… type vxlan id VNI local ADDRESS dstport 4789
 // bridge fdb append 00:00:00:00:00:00 dev vx-… dst PEER
-func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
-	if n.find() {
+func (overlayDriver) ensure(_ context.Context, m *Manager, n *Network) error {
+	there := n.find()
+	if there && (n.stored() || !n.encrypted()) {
 		return nil
 	}
 	vni, err := n.vni()
@@ -106,6 +109,14 @@ func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
 	peers, local, mtu, err := n.underlay()
 	if err != nil {
 		return err
+	}
+	if there {
+		return n.sealFixed(peers, local) // with a secret that may have changed
+	}
+	if n.encrypted() {
+		if err := errors.Join(n.sealOff(local), m.newBoot(n)); err != nil {
+			return err
+		}
 	}
 	if m := n.mtu(); m == 0 || m > mtu {
 		n.Options[optMTU] = strconv.Itoa(mtu)
@@ -122,7 +133,10 @@ func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
 		return errors.Join(err, removeLink(n.Link))
 	}
 	n.index = found.Attrs().Index
-	return errors.Join(setUp(n.vxlan()), setUp(n.Link))
+	if err := errors.Join(setUp(n.vxlan()), setUp(n.Link)); err != nil || !n.encrypted() || n.stored() {
+		return err
+	}
+	return n.sealFixed(peers, local)
 }
 
 // underlay is the peers known from the start, the address of ours that they see,
@@ -130,7 +144,7 @@ func (overlayDriver) ensure(_ context.Context, _ *Manager, n *Network) error {
 func (n *Network) underlay() (peers []netip.Addr, local net.IP, mtu int, err error) {
 	if !n.stored() {
 		if peers, err = n.peers(); err == nil {
-			local, mtu, err = wayTo(peers[0])
+			local, mtu, err = n.wayTo(peers[0])
 		}
 		return peers, local, mtu, err
 	}
@@ -149,24 +163,29 @@ func (n *Network) underlay() (peers []netip.Addr, local net.IP, mtu int, err err
 		}
 		for _, a := range addrs {
 			if a.IP.Equal(self.AsSlice()) {
-				return nil, self.AsSlice(), link.Attrs().MTU - room(self), nil
+				return nil, self.AsSlice(), link.Attrs().MTU - n.room(self), nil
 			}
 		}
 	}
 	return nil, nil, 0, fmt.Errorf("option %s: %s is not an address of this host", optAdvertise, self)
 }
 
-func room(a netip.Addr) int {
+// room is what the way to a takes of a packet.
+func (n *Network) room(a netip.Addr) int {
+	size := vxlanRoom
 	if a.Is6() {
-		return vxlanRoom + 20
+		size += 20
 	}
-	return vxlanRoom
+	if n.encrypted() {
+		size += espRoom
+	}
+	return size
 }
 
 func (n *Network) addVXLAN(master, vni int, local net.IP, peers []netip.Addr) error {
 	link := &netlink.Vxlan{
 		LinkAttrs: netlink.LinkAttrs{Name: n.vxlan(), MasterIndex: master, MTU: n.mtu()},
-		VxlanId:   vni, SrcAddr: local, Port: vxlanPort, Learning: true,
+		VxlanId:   vni, SrcAddr: local, Port: n.udpPort(), Learning: true,
 	}
 	err := netlink.LinkAdd(link)
 	if errors.Is(err, unix.EEXIST) {
@@ -191,7 +210,7 @@ func (n *Network) addVXLAN(master, vni int, local net.IP, peers []netip.Addr) er
 }
 
 // wayTo is the address of ours that a peer sees, and what fits through the tunnel.
-func wayTo(peer netip.Addr) (net.IP, int, error) {
+func (n *Network) wayTo(peer netip.Addr) (net.IP, int, error) {
 	routes, err := netlink.RouteGet(peer.AsSlice())
 	if err != nil || len(routes) == 0 {
 		return nil, 0, fmt.Errorf("peer %s: no route to it", peer)
@@ -200,7 +219,7 @@ func wayTo(peer netip.Addr) (net.IP, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	return routes[0].Src, link.Attrs().MTU - room(peer), nil
+	return routes[0].Src, link.Attrs().MTU - n.room(peer), nil
 }
 
 func (overlayDriver) join(ctx context.Context, p plug) error {
@@ -211,5 +230,5 @@ func (overlayDriver) remove(ctx context.Context, m *Manager, n *Network) error {
 	if n.stored() {
 		m.leaveStore(ctx, n)
 	}
-	return errors.Join(removeLink(n.vxlan()), removeLink(n.Link))
+	return errors.Join(n.unseal(true), removeLink(n.vxlan()), removeLink(n.Link), n.unseal(false))
 }

@@ -121,7 +121,7 @@ type ReloadCmd struct {
 
 // Run puts back the rules that a restart of a firewall took away.
 func (c *ReloadCmd) Run(ctx context.Context, m *Manager) error {
-	if err := errors.Join(m.Reload(ctx), m.checkOutside(ctx)); err != nil {
+	if err := errors.Join(m.Reload(ctx), m.reseal(ctx), m.checkOutside(ctx)); err != nil {
 		return fmt.Errorf("network reload: %w", err)
 	}
 	return nil

@@ -84,7 +84,7 @@ func (n *Network) advertised() (netip.Addr, error) {
 	if err != nil || to.IsLoopback() {
 		return netip.Addr{}, fmt.Errorf("option %s: say the address of this host that the others send to: --opt %s=IP", optStore, optAdvertise)
 	}
-	local, _, err := wayTo(to)
+	local, _, err := n.wayTo(to)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -119,7 +119,7 @@ func (s *store) lease(ctx context.Context) (string, error) {
 	if err := state.WriteVolatileJSON(s.leaseFile(), lease); err != nil {
 		return "", err
 	}
-	if err := s.Put(ctx, s.prefix+"host/"+s.self.String(), "", lease); err != nil {
+	if err := s.Put(ctx, s.prefix+"host/"+s.self.String(), s.boot(), lease); err != nil {
 		return "", err
 	}
 	for addr, id := range s.n.Leases {
@@ -158,11 +158,11 @@ func (m *Manager) claim(ctx context.Context, n *Network, id, wanted string) (str
 	if err != nil {
 		return "", err
 	}
-	hosts, err := s.List(ctx, s.prefix+"host/")
+	hosts, err := s.hosts(ctx)
 	if err != nil {
 		return "", err
 	}
-	return addr, s.learnHosts(hosts)
+	return addr, s.learnHosts(ctx, hosts)
 }
 
 // claim takes an address that no host has, the wanted one if there is one. It
@@ -282,26 +282,32 @@ func (s *store) sync(ctx context.Context) error {
 	if _, err := s.lease(ctx); err != nil {
 		return err
 	}
-	hosts, err := s.List(ctx, s.prefix+"host/")
+	hosts, err := s.hosts(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.rotate(ctx); err != nil {
 		return err
 	}
 	addrs, err := s.List(ctx, s.prefix+"addr/")
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.learnHosts(hosts), s.learnNames(ctx, addrs))
+	return errors.Join(s.learnHosts(ctx, hosts), s.learnNames(ctx, addrs))
 }
 
 // learnHosts makes the forwarding table's floods go to all hosts but this.
-func (s *store) learnHosts(hosts map[string]string) error {
+func (s *store) learnHosts(ctx context.Context, hosts map[string]string) error {
+	if err := s.seal(ctx, hosts); err != nil {
+		return err
+	}
 	link, err := netlink.LinkByName(s.n.vxlan())
 	if err != nil {
 		return err
 	}
 	want := map[string]bool{}
 	for h := range hosts {
-		if a, err := netip.ParseAddr(h); err == nil && a != s.self && !a.IsMulticast() && !a.IsUnspecified() {
+		if a, ok := s.peer(h); ok {
 			want[a.String()] = true
 		}
 	}
@@ -395,6 +401,7 @@ func (m *Manager) leaveStore(ctx context.Context, n *Network) {
 	if state.ReadJSON(s.leaseFile(), &lease) == nil && lease != "" {
 		s.Revoke(ctx, lease)
 	}
+	s.forgetSecrets(ctx)
 }
 
 // unclaim gives an address back to all hosts. Without an answer the keeper does it.
