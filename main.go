@@ -208,13 +208,17 @@ func commands() []ui.Command {
 
 // roles are the other processes that this binary plays.
 func roles() []reexec.Role {
-	return append([]reexec.Role{
+	list := []reexec.Role{
 		{Name: monitor.Role, Main: monitorMain},
 		{Name: rootless.Role, Main: rootless.Main},
-		{Name: container.HelloRole, Main: container.HelloMain},
 		{Name: container.InitRole, Main: container.InitMain},
 		{Name: container.HoldRole, Main: container.HoldMain},
-	}, slices.Concat(image.Roles(), runtime.Roles(), build.Roles())...)
+	}
+	// Elsewhere the file may have that name too: there it is the command line.
+	if slices.Equal(os.Args[1:], []string{"hello"}) {
+		list = append(list, reexec.Role{Name: container.HelloRole, Main: container.HelloMain})
+	}
+	return slices.Concat(list, image.Roles(), runtime.Roles(), build.Roles())
 }
 
 // roots are the two trees that this invocation works on.
