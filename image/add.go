@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,10 +32,7 @@ type LayerOptions struct {
 // "" for a base layer. A compressed archive is kept as it came; another is
 // compressed. The caller holds a pin until an image refers to the layer.
 func (s *Store) AddLayer(ctx context.Context, parent string, r io.Reader, o LayerOptions) (Layer, v1.Descriptor, error) {
-	if err := s.prepare(); err != nil {
-		return Layer{}, v1.Descriptor{}, err
-	}
-	pin, err := s.Pin(ctx)
+	pin, err := s.pinned(ctx)
 	if err != nil {
 		return Layer{}, v1.Descriptor{}, err
 	}
@@ -230,179 +226,4 @@ func (s *Store) stackOf(chain string) ([]Layer, error) {
 		chain = rec.Parent
 	}
 	return stack, nil
-}
-
-// AddLayerFromDir makes a layer of dir, a writable overlay layer (upper) that
-// nothing has mounted any more and that lies on the store's file system. The
-// directory itself becomes the layer: it is gone from its place afterwards.
-func (s *Store) AddLayerFromDir(ctx context.Context, parent, dir string, o LayerOptions) (Layer, v1.Descriptor, error) {
-	if err := s.prepare(); err != nil {
-		return Layer{}, v1.Descriptor{}, err
-	}
-	pin, err := s.Pin(ctx)
-	if err != nil {
-		return Layer{}, v1.Descriptor{}, err
-	}
-	defer pin.Unlock()
-	stack, err := s.stackOf(parent)
-	if err != nil {
-		return Layer{}, v1.Descriptor{}, err
-	}
-	in := &ingested{blob: s.imageDir("partial", ".tmp-"+rand.Text())}
-	below := Image{Layers: stack}
-	if err := s.pack(ctx, in, dir, below.LowerDirs(), o); err != nil {
-		in.discard()
-		return Layer{}, v1.Descriptor{}, err
-	}
-	l := Layer{DiffID: in.res.DiffID, ChainID: chainID(parent, in.res.DiffID)}
-	l.Dir = s.layerPath(l.ChainID)
-	stack = append(stack, l)
-	// The move comes last: after an error the caller still has its directory.
-	tree := s.layerDir(".tmp-" + rand.Text())
-	err = s.stage(tree, stack, in.desc, in.res)
-	if err == nil {
-		err = os.Rename(dir, tree)
-	}
-	if err == nil {
-		in.tree = tree
-		if err = s.publishIngested(in, stack); err != nil {
-			err = errors.Join(err, os.Rename(tree, dir))
-			in.tree = ""
-		}
-	}
-	if err != nil {
-		os.Remove(tree + recordSuffix)
-		in.discard()
-		return Layer{}, v1.Descriptor{}, err
-	}
-	return l, in.desc, s.syncNames()
-}
-
-// pack writes the blob of an upper directory.
-func (s *Store) pack(ctx context.Context, in *ingested, dir string, lowers []string, o LayerOptions) error {
-	pr, pw := io.Pipe()
-	diff := sha256.New()
-	size := int64(0)
-	go func() {
-		st, err := layer.WriteDiff(ctx, pw, dir, lowers, layer.DiffOptions{Rootless: s.o.Rootless})
-		size = st.Size
-		in.res.Disk, in.res.Files = st.Disk, st.Files
-		pw.CloseWithError(err)
-	}()
-	d, err := writeLayerBlob(in.blob, pr, diff, !o.Uncompressed)
-	pr.CloseWithError(errUnpackEnded)
-	if err != nil {
-		return err
-	}
-	store := layer.Gzip
-	if o.Uncompressed {
-		store = layer.None
-	}
-	d.MediaType = layerType(store)
-	in.desc, in.res.DiffID, in.res.Size = d, digest(diff), size
-	return nil
-}
-
-// AddImage records an image of layers that AddLayer returned, base first, whose
-// diffIDs cfg lists in the same order, under names (each NAME[:TAG]; none makes
-// an image without a name).
-func (s *Store) AddImage(ctx context.Context, cfg *v1.ConfigFile, layers []v1.Descriptor, names []string) (*Image, error) {
-	raw, err := json.Marshal(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return s.AddRawImage(ctx, raw, layers, names)
-}
-
-// AddRawImage is AddImage for a configuration with fields that v1.ConfigFile
-// does not have.
-func (s *Store) AddRawImage(ctx context.Context, raw []byte, layers []v1.Descriptor, names []string) (*Image, error) {
-	return s.AddAnnotatedImage(ctx, raw, layers, nil, names)
-}
-
-// AddAnnotatedImage is AddRawImage with annotations in the manifest.
-func (s *Store) AddAnnotatedImage(ctx context.Context, raw []byte, layers []v1.Descriptor, annotations map[string]string, names []string) (*Image, error) {
-	cfg, err := parseConfig(raw)
-	if err != nil {
-		return nil, err
-	}
-	if len(layers) != len(cfg.RootFS.DiffIDs) {
-		return nil, fmt.Errorf("image has %d layers and %d diffIDs", len(layers), len(cfg.RootFS.DiffIDs))
-	}
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
-	cd, err := s.writeBlob(raw, types.OCIConfigJSON)
-	if err != nil {
-		return nil, err
-	}
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: cd, Layers: bare(layers), Annotations: annotations}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	md, err := s.writeBlob(data, types.OCIManifestSchema1)
-	if err != nil {
-		return nil, err
-	}
-	return s.name(ctx, noted(md, "", "", cd.Digest, cfg, s.sizeOf(cfg)), names)
-}
-
-// bare keeps what a manifest says of a layer. layers may be nil; a manifest's may not.
-func bare(layers []v1.Descriptor) []v1.Descriptor {
-	out := make([]v1.Descriptor, 0, len(layers))
-	for _, d := range layers {
-		out = append(out, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations})
-	}
-	return out
-}
-
-// name records e under each name, or without one.
-func (s *Store) name(ctx context.Context, e entry, names []string) (*Image, error) {
-	var refs []string
-	for _, n := range names {
-		r, err := ParseReference(n)
-		if err != nil {
-			return nil, err
-		}
-		if r.Digest != "" {
-			return nil, fmt.Errorf("%w %q: a digest cannot be a new image's name", ErrInvalid, n)
-		}
-		refs = append(refs, r.Tagged().String())
-	}
-	if len(refs) == 0 {
-		return s.record(ctx, e)
-	}
-	var all []entry
-	err := s.update(ctx, func(entries []entry) ([]entry, error) {
-		for _, r := range refs {
-			named := unnamed(e)
-			named.Annotations[noteName] = r
-			entries = put(entries, named)
-		}
-		all = entries
-		return entries, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s.open(e, all)
-}
-
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
-	return data, err
-}
-
-// LayerDescriptors returns the descriptors of img's layers, base first, for an
-// image that is to be made on top of it.
-func (s *Store) LayerDescriptors(img *Image) ([]v1.Descriptor, error) {
-	m, err := s.readManifest(img.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	return m.Layers, nil
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -70,6 +71,32 @@ func (s *Store) readManifest(d v1.Descriptor) (*v1.Manifest, error) {
 		return nil, err
 	}
 	return parseManifest(data, d.MediaType)
+}
+
+// walk visits d and, of an index, whatever the store has of what it lists: an
+// index may name images that were never fetched.
+func (s *Store) walk(d v1.Descriptor, visit func(v1.Descriptor) error) error {
+	return s.walkDown(d, visit, 0)
+}
+
+func (s *Store) walkDown(d v1.Descriptor, visit func(v1.Descriptor) error, depth int) error {
+	if err := visit(d); err != nil || !d.MediaType.IsIndex() {
+		return err
+	}
+	data, err := s.readBlob(d, maxManifest)
+	if err != nil {
+		return err
+	}
+	im, err := parseIndex(data, d.MediaType)
+	if err != nil || depth > maxIndexDepth {
+		return err
+	}
+	for _, child := range im.Manifests {
+		if s.hasBlob(child) {
+			err = errors.Join(err, s.walkDown(child, visit, depth+1))
+		}
+	}
+	return err
 }
 
 func (s *Store) readConfig(d v1.Descriptor) (*v1.ConfigFile, []byte, error) {

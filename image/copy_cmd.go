@@ -43,10 +43,7 @@ func (c *CopyCmd) copy(ctx context.Context, s *Store, out *ui.Output) (d v1.Desc
 	if err != nil {
 		return d, err
 	}
-	if err := s.prepare(); err != nil {
-		return d, err
-	}
-	pin, err := s.Pin(ctx)
+	pin, err := s.pinned(ctx)
 	if err != nil {
 		return d, err
 	}

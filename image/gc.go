@@ -100,7 +100,7 @@ func (s *Store) mark() (*live, error) {
 	}
 	k := &live{map[string]bool{}, map[string]bool{}}
 	for _, e := range entries {
-		if err := s.markManifest(k, e.Descriptor, 0); err != nil {
+		if err := s.markImage(k, e.Descriptor); err != nil {
 			return nil, err
 		}
 	}
@@ -132,46 +132,30 @@ func (s *Store) markLayer(k *live, chain string) {
 	}
 }
 
-func (s *Store) markManifest(k *live, d v1.Descriptor, depth int) error {
-	k.blobs[d.Digest.Hex] = true
-	if d.MediaType.IsIndex() {
-		data, err := s.readBlob(d, maxManifest)
+// markImage keeps a manifest or index and all that it refers to.
+func (s *Store) markImage(k *live, d v1.Descriptor) error {
+	return s.walk(d, func(d v1.Descriptor) error {
+		k.blobs[d.Digest.Hex] = true
+		if d.MediaType.IsIndex() {
+			return nil
+		}
+		m, err := s.readManifest(d)
 		if err != nil {
-			return err
+			return ignoreMissing(err)
 		}
-		im, err := parseIndex(data, d.MediaType)
-		if err != nil || depth > maxIndexDepth {
-			return err
+		k.blobs[m.Config.Digest.Hex] = true
+		for _, l := range m.Layers {
+			k.blobs[l.Digest.Hex] = true
 		}
-		for _, child := range im.Manifests {
-			// An index may name images that were never fetched.
-			if s.hasBlob(child) {
-				if err := s.markManifest(k, child, depth+1); err != nil {
-					return err
-				}
-			}
+		cfg, _, err := s.readConfig(m.Config)
+		if err != nil {
+			return nil // an artifact, or another program's: its blobs stay
+		}
+		for _, l := range s.layers(cfg.RootFS.DiffIDs) {
+			k.layers[hexOf(l.ChainID)] = true
 		}
 		return nil
-	}
-	m, err := s.readManifest(d)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	k.blobs[m.Config.Digest.Hex] = true
-	for _, l := range m.Layers {
-		k.blobs[l.Digest.Hex] = true
-	}
-	cfg, _, err := s.readConfig(m.Config)
-	if err != nil {
-		return nil // an artifact, or another program's: its blobs stay
-	}
-	for _, l := range s.layers(cfg.RootFS.DiffIDs) {
-		k.layers[hexOf(l.ChainID)] = true
-	}
-	return nil
+	})
 }
 
 func (s *Store) sweepLayers(k *live) ([]string, error) {

@@ -40,10 +40,7 @@ func (s *Store) makeHello(ctx context.Context) (*Image, error) {
 	if img, err := s.Resolve(HelloName); err == nil && img.unpacked() && img.Config.Config.Labels[helloLabel] == mark {
 		return img, nil
 	}
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
-	pin, err := s.Pin(ctx)
+	pin, err := s.pinned(ctx)
 	if err != nil {
 		return nil, err
 	}

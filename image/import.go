@@ -36,10 +36,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 	if err := ApplyChanges(&cfg.Config, o.Changes); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
-	pin, err := s.Pin(ctx)
+	pin, err := s.pinned(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -25,23 +25,21 @@ type LoadOptions struct {
 
 // LoadFile loads all images of the archive or OCI layout directory at path.
 func (s *Store) LoadFile(ctx context.Context, path string, o LoadOptions) ([]*Image, error) {
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
-	a, err := openArchive(path, s.imageDir("partial"))
-	if err != nil {
-		return nil, err
-	}
-	defer a.Close()
-	return s.loadArchive(ctx, a, o)
+	return s.load(ctx, o, func(spool string) (archive, error) { return openArchive(path, spool) })
 }
 
 // Load loads all images of the archive f, which may be a pipe, and closes f.
 func (s *Store) Load(ctx context.Context, f *os.File, o LoadOptions) ([]*Image, error) {
-	if err := s.prepare(); err != nil {
+	return s.load(ctx, o, func(spool string) (archive, error) { return readArchive(f, spool) })
+}
+
+func (s *Store) load(ctx context.Context, o LoadOptions, open func(spool string) (archive, error)) ([]*Image, error) {
+	pin, err := s.pinned(ctx)
+	if err != nil {
 		return nil, err
 	}
-	a, err := readArchive(f, s.imageDir("partial"))
+	defer s.unpin(pin)
+	a, err := open(s.imageDir("partial"))
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +50,6 @@ func (s *Store) Load(ctx context.Context, f *os.File, o LoadOptions) ([]*Image, 
 // loadArchive takes the OCI layout where there is one, because it keeps the
 // digests that registries know; docker writes both since version 25.
 func (s *Store) loadArchive(ctx context.Context, a archive, o LoadOptions) ([]*Image, error) {
-	pin, err := s.Pin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.unpin(pin)
 	if data, err := readDocument(a, "index.json", maxManifest); err == nil {
 		return s.loadLayout(ctx, layoutSource{archiveBlobs{a}}, data, o)
 	}

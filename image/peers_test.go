@@ -234,6 +234,8 @@ func TestTreeIsUmocis(t *testing.T) {
 	}
 	if du := treeBlocks(s.layerDir()) + treeBlocks(s.imageDir()); abs(du-u.Disk)*100 > du*2 {
 		t.Errorf("usage says %d bytes, du %d", u.Disk, du)
+	} else if one := u.PerImage[img.ID]; one.Unique != one.Size || abs(du-one.Size) > 64<<10 {
+		t.Errorf("usage says %+v of the only image, du %d", one, du)
 	}
 }
 

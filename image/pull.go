@@ -80,10 +80,7 @@ func (s *Store) pull(ctx context.Context, r Reference, o PullOptions) (*Image, e
 	if isHello(r.Familiar()) && r.Digest == "" {
 		return s.makeHello(ctx)
 	}
-	if err := s.prepare(); err != nil {
-		return nil, err
-	}
-	pin, err := s.Pin(ctx)
+	pin, err := s.pinned(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,27 @@ type SaveOptions struct {
 // manifest.json besides, as docker itself writes it since version 25: the blobs
 // go out as they are, so saving copies files and computes nothing.
 func (s *Store) Save(ctx context.Context, w io.Writer, names []string, o SaveOptions) error {
+	return s.saving(ctx, names, o, func(l *savedLayout) error {
+		return s.writeArchive(ctx, w, l, cmp.Or(o.Format, DockerArchive))
+	})
+}
+
+// SaveDir writes images as an OCI layout directory, or one image as docker-dir,
+// skopeo's dir: form. The directory must not exist or be empty.
+func (s *Store) SaveDir(ctx context.Context, dir string, names []string, o SaveOptions) error {
+	return s.saving(ctx, names, o, func(l *savedLayout) error {
+		if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
+			return fmt.Errorf("%s is not empty", dir)
+		}
+		if o.Format == DockerDir {
+			return s.saveFlat(ctx, dir, l)
+		}
+		return s.saveLayout(ctx, dir, l)
+	})
+}
+
+// saving writes what names mean, and keeps it until it is written.
+func (s *Store) saving(ctx context.Context, names []string, o SaveOptions, write func(*savedLayout) error) error {
 	pin, err := s.Pin(ctx)
 	if err != nil {
 		return err
@@ -44,7 +65,7 @@ func (s *Store) Save(ctx context.Context, w io.Writer, names []string, o SaveOpt
 	if err != nil {
 		return err
 	}
-	return s.writeArchive(ctx, w, l, cmp.Or(o.Format, DockerArchive))
+	return write(l)
 }
 
 func (s *Store) writeArchive(ctx context.Context, w io.Writer, l *savedLayout, format string) error {
@@ -63,24 +84,7 @@ func (s *Store) writeArchive(ctx context.Context, w io.Writer, l *savedLayout, f
 	return a.close()
 }
 
-// SaveDir writes images as an OCI layout directory, or one image as docker-dir,
-// skopeo's dir: form. The directory must not exist or be empty.
-func (s *Store) SaveDir(ctx context.Context, dir string, names []string, o SaveOptions) error {
-	pin, err := s.Pin(ctx)
-	if err != nil {
-		return err
-	}
-	defer s.unpin(pin)
-	l, err := s.layoutOf(names, o.Platforms)
-	if err != nil {
-		return err
-	}
-	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
-		return fmt.Errorf("%s is not empty", dir)
-	}
-	if o.Format == DockerDir {
-		return s.saveFlat(ctx, dir, l)
-	}
+func (s *Store) saveLayout(ctx context.Context, dir string, l *savedLayout) error {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		return err
 	}
@@ -187,29 +191,19 @@ func nameNotes(r Reference) map[string]string {
 // addToLayout adds the image d, which is called tag in docker's manifest.json.
 func (s *Store) addToLayout(l *savedLayout, d v1.Descriptor, tag string) error {
 	l.index.Manifests = append(l.index.Manifests, d)
-	return s.addBlobs(l, d, tag, 0)
+	if d.MediaType.IsIndex() {
+		tag = "" // docker's manifest.json knows no lists
+	}
+	return s.walk(d, func(d v1.Descriptor) error {
+		l.add(d)
+		if d.MediaType.IsIndex() {
+			return nil
+		}
+		return s.addImageBlobs(l, d, tag)
+	})
 }
 
-func (s *Store) addBlobs(l *savedLayout, d v1.Descriptor, tag string, depth int) error {
-	l.add(d)
-	if d.MediaType.IsIndex() {
-		data, err := s.readBlob(d, maxManifest)
-		if err != nil {
-			return err
-		}
-		im, err := parseIndex(data, d.MediaType)
-		if err != nil || depth > maxIndexDepth {
-			return err
-		}
-		for _, child := range im.Manifests {
-			if s.hasBlob(child) {
-				if err := s.addBlobs(l, child, "", depth+1); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
+func (s *Store) addImageBlobs(l *savedLayout, d v1.Descriptor, tag string) error {
 	m, err := s.readManifest(d)
 	if err != nil {
 		return err

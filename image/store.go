@@ -94,6 +94,15 @@ func (s *Store) Pin(ctx context.Context) (*state.Lock, error) {
 	return state.AcquireRLock(ctx, s.imageDir("pin.lock"))
 }
 
+// pinned makes the folders of an empty store and pins it: how whatever adds to
+// the store begins. unpin ends it.
+func (s *Store) pinned(ctx context.Context) (*state.Lock, error) {
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	return s.Pin(ctx)
+}
+
 // prepare makes the folders of an empty store.
 func (s *Store) prepare() error {
 	for _, d := range []string{s.imageDir("blobs", "sha256"), s.imageDir("partial"), s.layerDir()} {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,14 +20,18 @@ type Usage struct {
 	Images        int
 	// PerImage is by ID.
 	PerImage map[string]ImageUsage
+	// Unowned are the layers, with their archives, that no image has: the build
+	// cache's, by chain ID.
+	Unowned map[string]int64
 }
 
-// ImageUsage is one image's part. Shared is what other images have too.
+// ImageUsage is one image's part: its layers, and their archives and documents.
+// Shared is what other images have too.
 type ImageUsage struct{ Size, Shared, Unique int64 }
 
 // Usage adds up the blobs' blocks and the layers' records.
 func (s *Store) Usage() (Usage, error) {
-	u := Usage{PerImage: map[string]ImageUsage{}}
+	u := Usage{PerImage: map[string]ImageUsage{}, Unowned: map[string]int64{}}
 	for _, dir := range []string{s.imageDir("blobs", "sha256"), s.imageDir("blobs"), s.imageDir("partial"), s.imageDir()} {
 		u.Blobs += blocksIn(dir)
 	}
@@ -39,36 +44,34 @@ func (s *Store) Usage() (Usage, error) {
 	}
 	u.Layers += blocksIn(s.layerDir())
 	u.Disk = u.Blobs + u.Layers
-	return u, s.perImage(&u, disk)
+	return u, s.shares(&u, disk)
 }
 
-func (s *Store) perImage(u *Usage, disk map[string]int64) error {
+// shares tells whose the bytes are.
+func (s *Store) shares(u *Usage, disk map[string]int64) error {
 	entries, err := s.readIndex()
 	if err != nil {
 		return err
 	}
+	parts := map[string]map[string]int64{} // of each image, by path
 	users := map[string]int{}
-	layersOf := map[string][]string{}
 	for _, e := range entries {
-		if _, done := layersOf[e.id()]; done || e.id() == "" {
+		if parts[e.id()] != nil || e.id() == "" {
 			continue
 		}
-		img, err := s.open(e, nil)
-		if err != nil {
-			continue
+		if img, err := s.open(e, nil); err == nil {
+			parts[e.id()] = s.partsOf(img, disk)
 		}
-		layersOf[e.id()] = img.ChainIDs()
-		for _, c := range img.ChainIDs() {
-			users[c]++
+		for path := range parts[e.id()] {
+			users[path]++
 		}
 	}
-	u.Images = len(layersOf)
-	for id, chains := range layersOf {
+	u.Images = len(parts)
+	for id, list := range parts {
 		var iu ImageUsage
-		for _, c := range chains {
-			n := disk[hexOf(c)]
+		for path, n := range list {
 			iu.Size += n
-			if users[c] > 1 {
+			if users[path] > 1 {
 				iu.Shared += n
 			} else {
 				iu.Unique += n
@@ -76,7 +79,32 @@ func (s *Store) perImage(u *Usage, disk map[string]int64) error {
 		}
 		u.PerImage[id] = iu
 	}
+	for hex, n := range disk {
+		if users[s.layerDir(hex)] > 0 {
+			continue
+		}
+		if rec, err := s.layerRecord("sha256:" + hex); err == nil && users[s.blobPath(rec.Blob.Digest)] == 0 {
+			n += ownBlocks(s.blobPath(rec.Blob.Digest))
+		}
+		u.Unowned["sha256:"+hex] = n
+	}
 	return nil
+}
+
+// partsOf are the blocks of what an image consists of, by path.
+func (s *Store) partsOf(img *Image, disk map[string]int64) map[string]int64 {
+	parts := map[string]int64{}
+	for _, l := range img.Layers {
+		parts[l.Dir] = disk[hexOf(l.ChainID)]
+	}
+	blobs := []v1.Descriptor{img.Manifest}
+	if m, err := s.readManifest(img.Manifest); err == nil {
+		blobs = append(append(blobs, m.Config), m.Layers...)
+	}
+	for _, b := range blobs {
+		parts[s.blobPath(b.Digest)] = ownBlocks(s.blobPath(b.Digest))
+	}
+	return parts
 }
 
 // layerSizes returns the blocks of each layer by the hex of its chain ID. A

@@ -105,11 +105,11 @@ func (d *usage) kinds() []kind {
 			containers.reclaimable += c.Size
 		}
 	}
+	inUse := int64(0)
 	for id, u := range d.images.PerImage {
 		if used[id] {
 			images.active++
-		} else {
-			images.reclaimable += u.Unique
+			inUse += u.Unique
 		}
 	}
 	volumes := kind{name: "Local Volumes", total: len(d.volumes)}
@@ -122,10 +122,21 @@ func (d *usage) kinds() []kind {
 		}
 	}
 	cache := kind{name: "Build Cache", total: len(d.cache)}
+	counted := map[string]bool{}
 	for _, r := range d.cache {
-		cache.size += r.Size
+		switch n, unowned := d.images.Unowned[r.ChainID]; {
+		case r.Kind == "mount":
+			cache.size += r.Size
+		case unowned && !counted[r.ChainID]:
+			// What images have too is theirs.
+			counted[r.ChainID] = true
+			cache.size += n
+			images.size -= n
+		}
 	}
 	cache.reclaimable = cache.size
+	// docker: all but what only images in use have.
+	images.reclaimable = images.size - inUse
 	return []kind{images, containers, volumes, cache}
 }
 

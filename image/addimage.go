@@ -1,0 +1,127 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// AddImage records an image of layers that AddLayer returned, base first, whose
+// diffIDs cfg lists in the same order, under names (each NAME[:TAG]; none makes
+// an image without a name).
+func (s *Store) AddImage(ctx context.Context, cfg *v1.ConfigFile, layers []v1.Descriptor, names []string) (*Image, error) {
+	raw, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s.AddRawImage(ctx, raw, layers, names)
+}
+
+// AddRawImage is AddImage for a configuration with fields that v1.ConfigFile
+// does not have.
+func (s *Store) AddRawImage(ctx context.Context, raw []byte, layers []v1.Descriptor, names []string) (*Image, error) {
+	return s.AddAnnotatedImage(ctx, raw, layers, nil, names)
+}
+
+// AddAnnotatedImage is AddRawImage with annotations in the manifest.
+func (s *Store) AddAnnotatedImage(ctx context.Context, raw []byte, layers []v1.Descriptor, annotations map[string]string, names []string) (*Image, error) {
+	cfg, err := parseConfig(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) != len(cfg.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("image has %d layers and %d diffIDs", len(layers), len(cfg.RootFS.DiffIDs))
+	}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	cd, err := s.writeBlob(raw, types.OCIConfigJSON)
+	if err != nil {
+		return nil, err
+	}
+	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: cd, Layers: bare(layers), Annotations: annotations}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	md, err := s.writeBlob(data, types.OCIManifestSchema1)
+	if err != nil {
+		return nil, err
+	}
+	return s.name(ctx, noted(md, "", "", cd.Digest, cfg, s.sizeOf(cfg)), names)
+}
+
+// bare keeps what a manifest says of a layer. layers may be nil; a manifest's may not.
+func bare(layers []v1.Descriptor) []v1.Descriptor {
+	out := make([]v1.Descriptor, 0, len(layers))
+	for _, d := range layers {
+		out = append(out, v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations})
+	}
+	return out
+}
+
+// name records e under each name, or without one.
+func (s *Store) name(ctx context.Context, e entry, names []string) (*Image, error) {
+	var refs []string
+	for _, n := range names {
+		r, err := ParseReference(n)
+		if err != nil {
+			return nil, err
+		}
+		if r.Digest != "" {
+			return nil, fmt.Errorf("%w %q: a digest cannot be a new image's name", ErrInvalid, n)
+		}
+		refs = append(refs, r.Tagged().String())
+	}
+	if len(refs) == 0 {
+		return s.record(ctx, e)
+	}
+	var all []entry
+	err := s.update(ctx, func(entries []entry) ([]entry, error) {
+		for _, r := range refs {
+			named := unnamed(e)
+			named.Annotations[noteName] = r
+			entries = put(entries, named)
+		}
+		all = entries
+		return entries, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.open(e, all)
+}
+
+// LayerDescriptors returns the descriptors of img's layers, base first, for an
+// image that is to be made on top of it.
+func (s *Store) LayerDescriptors(img *Image) ([]v1.Descriptor, error) {
+	m, err := s.readManifest(img.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return m.Layers, nil
+}
+
+// AddIndex stores an index of manifests of the store under each of names, which
+// may not be empty: an index without a name would be garbage.
+func (s *Store) AddIndex(ctx context.Context, manifests []v1.Descriptor, names []string) (v1.Descriptor, error) {
+	im := &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+	for _, m := range manifests {
+		im.Manifests = append(im.Manifests, bareWithPlatform(m))
+	}
+	if len(names) == 0 {
+		return v1.Descriptor{}, errors.New("an index wants a name")
+	}
+	var d v1.Descriptor
+	var err error
+	for _, name := range names {
+		if d, err = s.saveList(ctx, name, im); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
