@@ -93,7 +93,7 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 	defer fs.Map.Close()
 	root, err := monitor.Open(fs)
 	if err != nil {
-		return monitor.Spec{}, nil, err
+		return monitor.Spec{}, nil, rootHint(err)
 	}
 	m := &specMaker{e: e, c: c, root: root}
 	if err := e.bundle(ctx, m); err != nil {
@@ -103,6 +103,17 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 	spec := e.monitorSpec(c)
 	spec.Images, spec.Secrets = m.images, m.secrets
 	return spec, root, nil
+}
+
+// rootHint says what to do where overlay cannot be mounted: in a container.
+func rootHint(err error) error {
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return ui.Hint(err, "overlay does not stack on overlay: kist --root DIR, on a disk or a tmpfs")
+	case errors.Is(err, unix.EPERM):
+		return ui.Hint(err, "root has no CAP_SYS_ADMIN here: run the container around it with --privileged")
+	}
+	return err
 }
 
 func (e *Engine) rootFS(c *Config) monitor.RootFS {

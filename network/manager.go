@@ -148,7 +148,7 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 		return s, m.writeFiles(cfg, s)
 	}
 	if m.o.Rootless {
-		return nil, ui.Hint(fmt.Errorf("--network %s: not without root yet", cfg.Mode), "use --network host or --network none")
+		return nil, ui.Hint(fmt.Errorf("--network %s needs root", cfg.Mode), "use --network host or --network none")
 	}
 	if len(cfg.Endpoints) == 0 {
 		cfg.Endpoints = []EndpointConfig{{Network: cfg.Mode}}
