@@ -5,13 +5,33 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // InitRole is the program that --init puts before the container's own.
 const InitRole = initPath
+
+// initReady is the name of the process once no signal is lost any more: to one
+// that it does not catch yet, PID 1 is deaf.
+const initReady = "kist-init"
+
+// awaitInit waits until --init's program has caught up with its start.
+func (e *Engine) awaitInit(c *Config) {
+	if !c.Init || c.InitPath != "" {
+		return
+	}
+	comm := fmt.Sprintf("/proc/%d/comm", e.process(c.ID).Pid)
+	for pause := time.Millisecond; pause < time.Second; pause *= 2 {
+		if name, err := os.ReadFile(comm); err != nil || strings.TrimSpace(string(name)) == initReady {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
 
 // InitMain runs the program of its arguments, forwards signals to it, reaps
 // every process that loses its parent, and ends with the program's status.
@@ -26,6 +46,7 @@ func InitMain() int {
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	os.WriteFile("/proc/self/comm", []byte(initReady), 0)
 	path, err := exec.LookPath(args[0])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)

@@ -211,8 +211,13 @@ func (e *Engine) process(id string) sys.Process {
 // signal sends sig to the container's first process; another runtime may have to
 // pass it on.
 func (e *Engine) signal(id string, sig unix.Signal) error {
-	if c, err := e.read(id); err == nil && c.Runtime != "" {
-		return e.runtime().Kill(id, sig, false)
+	if c, err := e.read(id); err == nil {
+		if sig != unix.SIGKILL {
+			e.awaitInit(c)
+		}
+		if c.Runtime != "" {
+			return e.runtime().Kill(id, sig, false)
+		}
 	}
 	return e.process(id).Signal(sig)
 }

@@ -325,7 +325,11 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 	})
 	s.Mounts = append(s.Mounts, m.mounts...)
 	if m.c.Init {
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: m.self(), Options: []string{"bind", "ro", "nosuid", "nodev"}})
+		binary, err := m.initBinary()
+		if err != nil {
+			return err
+		}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: binary, Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	return nil
 }
@@ -335,18 +339,21 @@ func bindFile(from, at string) specs.Mount {
 	return specs.Mount{Destination: at, Type: "bind", Source: from, Options: []string{"rbind", "rprivate"}}
 }
 
-// self is kist's binary. Another runtime's /proc/self/exe is not.
-func (m *specMaker) self() string {
-	const self = "/proc/self/exe"
+// initBinary is what --init runs, by its path on the host: the /proc/self/exe of
+// the process that mounts it is a copy that cannot be mounted, or another
+// runtime's program.
+func (m *specMaker) initBinary() (string, error) {
 	if m.c.InitPath != "" {
-		return m.c.InitPath
+		return m.c.InitPath, nil
 	}
-	if m.c.Runtime != "" {
-		if path, err := os.Readlink(self); err == nil {
-			return path
-		}
+	path, err := os.Readlink("/proc/self/exe")
+	if err == nil {
+		_, err = os.Stat(path)
 	}
-	return self
+	if err != nil {
+		return "", fmt.Errorf("--init: kist's own binary: %w", err)
+	}
+	return path, nil
 }
 
 // sysfs cannot be mounted anew by a user namespace that shares the host's
