@@ -68,7 +68,7 @@ func (p plug) dhcpClient() (c *nclient4.Client, err error) {
 		if err != nil {
 			return err
 		}
-		if p.e.MAC != "" && link.Attrs().HardwareAddr.String() != p.e.MAC {
+		if p.e.MAC != "" {
 			if err := setMAC(h, link, p.e.MAC); err != nil {
 				return err
 			}

@@ -42,26 +42,27 @@ func TestDHCP(t *testing.T) {
 		t.Skip("needs busybox with udhcpd")
 	}
 	m, ctx := newManager(t), context.Background()
-	far := wire(t, "wire8", "10.81.0.1/24")
-	for driver, probe := range map[string]netlink.Link{
-		"macvlan": &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "probe8", ParentIndex: index(t, "wire8")}, Mode: netlink.MACVLAN_MODE_BRIDGE},
-		"ipvlan":  &netlink.IPVlan{LinkAttrs: netlink.LinkAttrs{Name: "probe8", ParentIndex: index(t, "wire8")}},
-	} {
+	for _, driver := range []string{"macvlan", "ipvlan"} {
 		t.Run(driver, func(t *testing.T) {
-			supports(t, probe)
+			parent := driver + "8"
+			far := wire(t, parent, "10.81.0.1/24")
+			attrs := netlink.LinkAttrs{Name: "probe8", ParentIndex: index(t, parent)}
+			supports(t, map[string]netlink.Link{"macvlan": &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}, "ipvlan": &netlink.IPVlan{LinkAttrs: attrs}}[driver])
 			stop := dhcpServer(t, far, 100)
-			n := &Network{Name: "lan-" + driver, Driver: driver, IPAM: "dhcp", Options: map[string]string{"parent": "wire8"}}
+			n := &Network{Name: "lan-" + driver, Driver: driver, IPAM: "dhcp", Options: map[string]string{"parent": parent}}
 			if err := m.Create(ctx, n); err != nil {
 				t.Fatal(err)
 			}
 			one, run := sandbox(t, m, "1", n.Name)
-			two, _ := sandbox(t, m, "2", n.Name)
 			e := one.Endpoints[0]
 			if !strings.HasPrefix(e.Address, "10.81.0.10") || !strings.HasSuffix(e.Address, "/24") || e.Gateway != "10.81.0.1" || e.DNS == nil || e.DNS.Servers[0] != "10.81.0.53" {
 				t.Errorf("endpoint %+v", e)
 			}
-			if two.Endpoints[0].Address == e.Address {
-				t.Errorf("both have %s", e.Address)
+			if driver == "macvlan" { // udhcpd does not tell the clients of one MAC apart
+				two, _ := sandbox(t, m, "2", n.Name)
+				if err := m.Teardown(ctx, two.ID); err != nil || two.Endpoints[0].Address == e.Address {
+					t.Errorf("both have %s, %v", e.Address, err)
+				}
 			}
 			if err := run("busybox", "ping", "-c1", "-W5", "10.81.0.1"); err != nil {
 				t.Error(err)
@@ -87,7 +88,7 @@ func TestDHCP(t *testing.T) {
 			if err := run("busybox", "ping", "-c1", "-W5", "10.81.0.1"); err != nil {
 				t.Error(err)
 			}
-			if err := errors.Join(m.Teardown(ctx, one.ID), m.Teardown(ctx, two.ID), m.Remove(ctx, n.Name)); err != nil {
+			if err := errors.Join(m.Teardown(ctx, one.ID), m.Remove(ctx, n.Name)); err != nil {
 				t.Error(err)
 			}
 		})

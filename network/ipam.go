@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +198,7 @@ func (m *Manager) release(ctx context.Context, network, id string) error {
 
 func setMAC(h *netlink.Handle, link netlink.Link, mac string) error {
 	hw, err := net.ParseMAC(mac)
-	if err == nil {
+	if err == nil && !bytes.Equal(hw, link.Attrs().HardwareAddr) {
 		err = h.LinkSetHardwareAddr(link, hw)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -243,30 +244,78 @@ func TestIpvlan(t *testing.T) {
 	m := newManager(t)
 	wire(t, "wire1", "10.78.0.1/24")
 	supports(t, &netlink.IPVlan{LinkAttrs: netlink.LinkAttrs{Name: "probe1", ParentIndex: index(t, "wire1")}})
-	for _, mode := range []string{"l2", "l3"} {
-		n := &Network{Name: mode, Driver: "ipvlan", Subnet: "10.78.0.0/24", Options: map[string]string{"parent": "wire1", "ipvlan_mode": mode}}
+	n := &Network{Name: "l2", Driver: "ipvlan", Subnet: "10.78.0.0/24", Options: map[string]string{"parent": "wire1"}}
+	if err := m.Create(context.Background(), n); err != nil {
+		t.Fatal(err)
+	}
+	s, run := sandbox(t, m, "3", "l2")
+	if err := run("busybox", "ping", "-c1", "-W5", "10.78.0.1"); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(m.Teardown(context.Background(), s.ID), m.Remove(context.Background(), "l2")); err != nil {
+		t.Error(err)
+	}
+}
+
+// In layer 3 the parent's network has a route to the containers by this host.
+func TestIpvlanRoutes(t *testing.T) {
+	m := newManager(t)
+	far := wire(t, "wire3", "10.76.0.1/24")
+	supports(t, &netlink.IPVlan{LinkAttrs: netlink.LinkAttrs{Name: "probe3", ParentIndex: index(t, "wire3")}})
+	if err := (&Endpoint{Link: "wire3", Address: "10.76.0.2/24"}).configure(); err != nil {
+		t.Fatal(err)
+	}
+	inFar(t, far, func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 88, 0, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(10, 76, 0, 2)})
+	})
+	for _, mode := range []string{"l3", "l3s"} {
+		n := &Network{Name: mode, Driver: "ipvlan", Subnet: "10.88.0.0/24", Options: map[string]string{"parent": "wire3", "ipvlan_mode": mode}}
 		if err := m.Create(context.Background(), n); err != nil {
 			t.Fatal(err)
 		}
-		s, run := sandbox(t, m, "3", mode)
-		if err := run("busybox", "ping", "-c1", "-W5", "10.78.0.1"); err != nil && mode == "l2" {
+		one, run := sandbox(t, m, "5", mode)
+		two, _ := sandbox(t, m, "6", mode)
+		addr, _, _ := strings.Cut(two.Endpoints[0].Address, "/")
+		if err := errors.Join(run("busybox", "ping", "-c1", "-W5", "10.76.0.1"), run("busybox", "ping", "-c1", "-W5", addr)); err != nil {
 			t.Errorf("%s: %v", mode, err)
 		}
-		if err := errors.Join(m.Teardown(context.Background(), s.ID), m.Remove(context.Background(), mode)); err != nil {
+		if err := errors.Join(m.Teardown(context.Background(), one.ID), m.Teardown(context.Background(), two.ID), m.Remove(context.Background(), mode)); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
+func inFar(t *testing.T, path string, f func() error) {
+	t.Helper()
+	ns, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := inNamespace(ns, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestVLANParentIsMadeAndRemoved(t *testing.T) {
 	m := newManager(t)
-	wire(t, "wire2", "10.79.0.1/24")
+	far := wire(t, "wire2", "10.79.0.1/24")
 	supports(t, &netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "probe2", ParentIndex: index(t, "wire2")}, VlanId: 9})
+	inFar(t, far, func() error {
+		link, err := netlink.LinkByName("far0")
+		if err == nil {
+			err = netlink.LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "far0.50", ParentIndex: link.Attrs().Index}, VlanId: 50})
+		}
+		return errors.Join(err, (&Endpoint{Link: "far0.50", Address: "10.80.0.1/24"}).configure())
+	})
 	n := &Network{Name: "v", Driver: "macvlan", Subnet: "10.80.0.0/24", Options: map[string]string{"parent": "wire2.50"}}
 	if err := m.Create(context.Background(), n); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := sandbox(t, m, "4", "v")
+	s, run := sandbox(t, m, "4", "v")
+	if err := run("busybox", "ping", "-c1", "-W5", "10.80.0.1"); err != nil {
+		t.Errorf("through the VLAN: %v", err)
+	}
 	if _, err := netlink.LinkByName("wire2.50"); err != nil {
 		t.Error(err)
 	}

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/kist-containers/kist/network/etcd"
 )
 
 // etcdServer starts a server of this test's own at 192.0.2.1.
@@ -73,86 +70,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatal("not within a minute: " + what)
 		}
 		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func TestOverlayWithStore(t *testing.T) {
-	if _, err := exec.LookPath("busybox"); err != nil {
-		t.Skip("needs busybox, for ping")
-	}
-	m1, m2 := newManager(t), newManager(t)
-	host2 := cable(t)
-	at := "http://192.0.2.1:" + etcdServer(t)
-	c, err := etcd.Open(etcd.Config{URL: at})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := context.Background()
-	eventually(t, "the store answers", func() bool { _, err := c.List(ctx, "/"); return err == nil })
-
-	create := func(m *Manager, self string) error {
-		return m.Create(ctx, &Network{Name: "over", Driver: "overlay", Subnet: "10.66.0.0/24",
-			Options: map[string]string{optStore: at, optVNI: "77", optAdvertise: self}})
-	}
-	if err := errors.Join(create(m1, "192.0.2.1"), inNamespace(host2, func() error { return create(m2, "192.0.2.2") })); err != nil {
-		t.Fatal(err)
-	}
-	one, run := sandbox(t, m1, "a", "over")
-	cfg := SandboxConfig{ID: strings.Repeat("b", 64), Name: "bob", Mode: "over", Dir: t.TempDir()}
-	var two *Sandbox
-	err = inNamespace(host2, func() (err error) {
-		two, err = m2.Setup(ctx, cfg)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if one.Endpoints[0].Address == two.Endpoints[0].Address {
-		t.Fatalf("both hosts gave %s", one.Endpoints[0].Address)
-	}
-	// What the elected monitors do, one round at a time.
-	round := func() {
-		t.Helper()
-		if err := errors.Join(m1.syncStore(ctx, "over"), inNamespace(host2, func() error { return m2.syncStore(ctx, "over") })); err != nil {
-			t.Error(err)
-		}
-	}
-	round()
-	addr, _, _ := strings.Cut(two.Endpoints[0].Address, "/")
-	if err := run("busybox", "ping", "-c1", "-W5", addr); err != nil {
-		t.Errorf("across: %v", err)
-	}
-	names := func(m *Manager) string {
-		files, _ := filepath.Glob(filepath.Join(m.endpointDir("over"), "*.json"))
-		return fmt.Sprint(len(files))
-	}
-	if names(m1) != "2" || names(m2) != "2" {
-		t.Errorf("names of %s and %s endpoints, want 2 each", names(m1), names(m2))
-	}
-
-	// The second host dies: what it put there ends with its lease.
-	eventually(t, "a dead host is forgotten", func() bool {
-		m1.syncStore(ctx, "over")
-		return names(m1) == "1"
-	})
-	// It returns.
-	round()
-	round()
-	if names(m1) != "2" {
-		t.Error("a host that returned is not known")
-	}
-	err = inNamespace(host2, func() error { return errors.Join(m2.Teardown(ctx, cfg.ID), m2.Remove(ctx, "over")) })
-	if err := errors.Join(err, m1.syncStore(ctx, "over")); err != nil {
-		t.Error(err)
-	}
-	if names(m1) != "1" {
-		t.Error("the names of a container that left stay")
-	}
-	if err := errors.Join(m1.Teardown(ctx, one.ID), m1.Remove(ctx, "over")); err != nil {
-		t.Error(err)
-	}
-	if left, err := c.List(ctx, "/kist/"); err != nil || len(left) != 0 {
-		t.Errorf("the store still has %v, %v", left, err)
 	}
 }
 

@@ -169,6 +169,9 @@ func (macvlanDriver) join(_ context.Context, p plug) error {
 
 // join is Like: ip link add link PARENT name eth0 netns SANDBOX type ipvlan mode MODE
 func (ipvlanDriver) join(_ context.Context, p plug) error {
+	if p.e.MAC != "" {
+		return fmt.Errorf("network %s: --mac-address %s: an ipvlan has its parent's", p.n.Name, p.e.MAC)
+	}
 	mode, err := ipvlanMode(p.n.Options["ipvlan_mode"])
 	if err != nil {
 		return err
