@@ -90,37 +90,48 @@ func openLog(c LogConfig) (logWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := openDriver(c, l)
-	if err != nil || c.Options["mode"] != "non-blocking" {
-		return log, err
+	remote, err := openRemote(c)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.Driver == driverNone:
+		return noLog{}, nil
+	case remote == nil:
+		return openFile(c, l)
 	}
-	return newQueuedLog(log, l.maxBuffer), nil
+	var log logWriter = &lineLog{sink: remote}
+	if c.Options["mode"] == nonBlocking {
+		log = newQueuedLog(log, l.maxBuffer)
+	}
+	if c.Uncached() {
+		return log, nil
+	}
+	// The file that `kist logs` reads has every line, whatever becomes of those
+	// that a server does not take; docker calls that dual logging.
+	file := &jsonLog{path: c.Path, logLimits: l, attrs: attrsJSON(c.Attrs)}
+	return both{log, file}, file.open()
 }
 
-// openDriver opens a log and, of one that is kept elsewhere, also the file that
-// `kist logs` reads; docker calls that dual logging.
-func openDriver(c LogConfig, l logLimits) (logWriter, error) {
-	var remote sink
-	var err error
-	switch c.Driver {
-	case driverNone:
-		return noLog{}, nil
-	case driverJournald:
-		remote, err = openJournal(c)
-	case driverSyslog:
-		remote, err = openSyslog(c)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if remote != nil && c.Uncached() {
-		return &lineLog{sink: remote}, nil
-	}
+const nonBlocking = "non-blocking"
+
+// openFile opens a log that is kept here.
+func openFile(c LogConfig, l logLimits) (logWriter, error) {
 	j := &jsonLog{path: c.Path, logLimits: l, attrs: attrsJSON(c.Attrs)}
-	if err := j.open(); err != nil || remote == nil {
+	if err := j.open(); err != nil || c.Options["mode"] != nonBlocking {
 		return j, err
 	}
-	return both{&lineLog{sink: remote}, j}, nil
+	return newQueuedLog(j, l.maxBuffer), nil
+}
+
+// openRemote opens a log that is kept elsewhere, nil for one that is not.
+func openRemote(c LogConfig) (sink, error) {
+	switch c.Driver {
+	case driverJournald:
+		return openJournal(c)
+	case driverSyslog:
+		return openSyslog(c)
+	}
+	return nil, nil
 }
 
 // Uncached reports whether nothing is kept that `kist logs` could read.
@@ -163,7 +174,7 @@ func limitsOf(options map[string]string) (logLimits, error) {
 		case "disabled", "syslog-tls-skip-verify":
 			_, err = strconv.ParseBool(value)
 		case "mode":
-			if value != "blocking" && value != "non-blocking" {
+			if value != "blocking" && value != nonBlocking {
 				err = errors.New("want blocking or non-blocking")
 			}
 		case "max-buffer-size":

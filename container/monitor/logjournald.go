@@ -2,10 +2,12 @@ package monitor
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -18,6 +20,8 @@ type journal struct {
 	// fields are the same for every entry.
 	fields []byte
 	buf    []byte
+	// stuck is when it last took nothing for remoteWait.
+	stuck time.Time
 }
 
 func openJournal(c LogConfig) (sink, error) {
@@ -80,7 +84,14 @@ func (j *journal) send(l line) error {
 	}
 	b = appendField(b, "MESSAGE", l.text)
 	j.buf = b
+	if time.Since(j.stuck) < remotePause {
+		return errors.New("journald: takes nothing")
+	}
+	j.conn.SetWriteDeadline(time.Now().Add(remoteWait))
 	_, err := j.conn.Write(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		j.stuck = time.Now()
+	}
 	return os.NewSyscallError("journald", err)
 }
 

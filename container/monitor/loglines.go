@@ -73,6 +73,14 @@ func (b both) end(kind byte) {
 	}
 }
 
+func (b both) flush() {
+	for _, l := range b {
+		if q, ok := l.(*queuedLog); ok {
+			q.flush()
+		}
+	}
+}
+
 func (b both) close() {
 	for _, l := range b {
 		l.close()
@@ -90,7 +98,9 @@ type queuedLog struct {
 	queue  []queued
 	bytes  int
 	closed bool
-	done   chan struct{}
+	// writing says that an entry is on its way.
+	writing bool
+	done    chan struct{}
 }
 
 type queued struct {
@@ -127,6 +137,7 @@ func (q *queuedLog) run() {
 	defer close(q.done)
 	for {
 		q.mu.Lock()
+		q.writing = false
 		for len(q.queue) == 0 && !q.closed {
 			q.more.Wait()
 		}
@@ -137,11 +148,27 @@ func (q *queuedLog) run() {
 		e := q.queue[0]
 		q.queue = q.queue[1:]
 		q.bytes -= len(e.data)
+		q.writing = true
 		q.mu.Unlock()
 		if e.data == nil {
 			q.log.end(e.kind)
 		} else {
 			q.log.write(e.kind, e.time, e.data)
+		}
+	}
+}
+
+// queuePatience is how long the container's end waits for a log that takes nothing.
+const queuePatience = time.Second
+
+// flush waits until all is written that was queued, up to queuePatience.
+func (q *queuedLog) flush() {
+	for deadline := time.Now().Add(queuePatience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		q.mu.Lock()
+		idle := len(q.queue) == 0 && !q.writing
+		q.mu.Unlock()
+		if idle {
+			return
 		}
 	}
 }
@@ -154,7 +181,7 @@ func (q *queuedLog) close() {
 	q.mu.Unlock()
 	select {
 	case <-q.done:
-	case <-time.After(lastWords):
+	case <-time.After(queuePatience):
 	}
 	q.log.close()
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -75,10 +76,13 @@ type syslog struct {
 	tag      string
 	host     string
 	tls      *tls.Config
-	conn     net.Conn
-	// broken is when the last try to connect went wrong.
+	buf      []byte
+
+	mu     sync.Mutex
+	conn   net.Conn
+	closed bool
+	// broken is when the connection was lost, or could not be made.
 	broken time.Time
-	buf    []byte
 }
 
 func newSyslog(c LogConfig) (s *syslog, err error) {
@@ -135,36 +139,56 @@ func syslogTLS(o map[string]string) (*tls.Config, error) {
 	return c, nil
 }
 
-// A server that does not answer holds the container up for no longer than this.
+// A server that does not answer holds the container up for no longer than
+// remoteWait; then lines are dropped for remotePause before the next try.
 const (
-	syslogWait  = 5 * time.Second
-	syslogPause = 10 * time.Second
+	remoteWait  = 5 * time.Second
+	remotePause = 10 * time.Second
 )
 
-func (s *syslog) connect() (err error) {
-	dialer := &net.Dialer{Timeout: syslogWait}
+func (s *syslog) connect() error {
+	conn, err := s.dial()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.conn, s.broken = nil, time.Now()
+		return err
+	case s.closed:
+		conn.Close()
+		return net.ErrClosed
+	}
+	s.conn = conn
+	return nil
+}
+
+func (s *syslog) dial() (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: remoteWait}
 	switch s.network {
 	case "tls":
-		s.conn, err = tls.DialWithDialer(dialer, "tcp", s.address, s.tls)
+		return tls.DialWithDialer(dialer, "tcp", s.address, s.tls)
 	case "unixgram":
-		if s.conn, err = dialer.Dial("unixgram", s.address); err != nil {
-			s.conn, err = dialer.Dial("unix", s.address)
+		if conn, err := dialer.Dial("unixgram", s.address); err == nil {
+			return conn, nil
 		}
-	default:
-		s.conn, err = dialer.Dial(s.network, s.address)
+		return dialer.Dial("unix", s.address)
 	}
-	if err != nil {
-		s.conn, s.broken = nil, time.Now()
-	}
-	return err
+	return dialer.Dial(s.network, s.address)
+}
+
+// connection is the one that stands, or nil.
+func (s *syslog) connection() net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn
 }
 
 // stream reports whether messages have to be told apart by newlines.
 func (s *syslog) stream() bool { return s.network == "tcp" || s.network == "tls" }
 
 func (s *syslog) send(l line) error {
-	if s.conn == nil {
-		if time.Since(s.broken) < syslogPause {
+	if s.connection() == nil {
+		if time.Since(s.broken) < remotePause {
 			return errors.New("syslog: not connected")
 		}
 		if err := s.connect(); err != nil {
@@ -172,18 +196,31 @@ func (s *syslog) send(l line) error {
 		}
 	}
 	s.buf = s.message(s.buf[:0], l)
-	s.conn.SetWriteDeadline(time.Now().Add(syslogWait))
-	_, err := s.conn.Write(s.buf)
-	if err == nil {
-		return nil
+	err := s.put()
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
 	}
 	// The server may have been started anew: once more.
-	s.conn.Close()
 	if err := s.connect(); err != nil {
 		return err
 	}
-	s.conn.SetWriteDeadline(time.Now().Add(syslogWait))
-	_, err = s.conn.Write(s.buf)
+	return s.put()
+}
+
+// put writes the message. A connection on which that fails is given up.
+func (s *syslog) put() error {
+	conn := s.connection()
+	if conn == nil {
+		return net.ErrClosed
+	}
+	conn.SetWriteDeadline(time.Now().Add(remoteWait))
+	_, err := conn.Write(s.buf)
+	if err != nil {
+		conn.Close()
+		s.mu.Lock()
+		s.conn, s.broken = nil, time.Now()
+		s.mu.Unlock()
+	}
 	return err
 }
 
@@ -215,7 +252,11 @@ func (s *syslog) message(b []byte, l line) []byte {
 	return b
 }
 
+// close also ends a send that waits.
 func (s *syslog) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	if s.conn != nil {
 		s.conn.Close()
 	}

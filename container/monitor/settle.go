@@ -41,6 +41,10 @@ func (m *monitor) settle() {
 		return
 	}
 	defer m.probing.Unlock()
+	// What waits to be written of an earlier run would be lost.
+	if log, ok := m.hub.log.(interface{ flush() }); ok {
+		log.flush()
+	}
 	listener, err := m.sock.listener.File()
 	if err != nil {
 		return
