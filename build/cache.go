@@ -96,7 +96,7 @@ func (b *Builder) save(rec *Record) error {
 	if err := os.MkdirAll(b.dir("step"), 0o700); err != nil {
 		return err
 	}
-	return state.WriteJSON(b.recordPath(rec.Key), rec)
+	return state.WriteVolatileJSON(b.recordPath(rec.Key), rec)
 }
 
 // Records lists the cache, most recently used first.

@@ -8,21 +8,25 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/network"
 )
 
-// A stepNetwork is a network namespace that RUN steps use one after the other.
+// A stepNetwork is a network namespace that RUN steps use one after the other:
+// making one while the kernel takes another down costs 20 ms.
 type stepNetwork struct {
-	j      *job
-	id     string
+	// mode is none or default.
+	mode   string
 	ns     string
 	resolv []byte
 	// gateway is the host's address there.
 	gateway string
+	close   func(ctx context.Context) error
 }
 
 // netPrefix begins the names of files that say which sandboxes a build made.
@@ -36,20 +40,17 @@ func (c *runContainer) connect(ctx context.Context) error {
 	}
 	ns := specs.LinuxNamespace{Type: specs.NetworkNamespace}
 	gateway := ""
-	switch {
-	case c.s.network == "host":
+	if c.s.network == "host" {
 		ns.Type = ""
 		gateway = "127.0.0.1"
-	case c.s.network == "none" || c.job.b.o.Networks == nil:
-		resolv = nil
-	default:
-		n, err := c.job.connection(ctx)
+	} else {
+		n, err := c.job.connection(ctx, c.s.network)
 		if err != nil {
 			return fmt.Errorf("network: %w", err)
 		}
 		c.undone = append(c.undone, func() error { c.job.giveBack(n); return nil })
 		ns.Path, gateway = n.ns, n.gateway
-		if n.resolv != nil {
+		if n.mode == "none" || n.resolv != nil {
 			resolv = n.resolv
 		}
 	}
@@ -137,40 +138,61 @@ func (j *job) defaultNetwork() string {
 
 // connection takes a network that an earlier step of this build gave back, or
 // makes one. The processes of that step are gone with their pid namespace.
-func (j *job) connection(ctx context.Context) (*stepNetwork, error) {
+func (j *job) connection(ctx context.Context, mode string) (*stepNetwork, error) {
+	if j.b.o.Networks == nil {
+		mode = "none"
+	}
 	j.mu.Lock()
-	if n := len(j.networks); n > 0 {
-		net := j.networks[n-1]
-		j.networks = j.networks[:n-1]
-		j.mu.Unlock()
-		return net, nil
+	for i, n := range slices.Backward(j.networks) {
+		if n.mode == mode {
+			j.networks = slices.Delete(j.networks, i, i+1)
+			j.mu.Unlock()
+			return n, nil
+		}
 	}
 	j.mu.Unlock()
-	n := &stepNetwork{j: j, id: digestOf(j.runDir, rand.Text())}
-	// Recorded before it is made, so that the next build can undo what a killed
-	// one left.
-	if err := os.Mkdir(n.dir(), 0o700); err != nil {
+	if mode == "none" {
+		return isolated()
+	}
+	return j.bridged(ctx)
+}
+
+// isolated is a network without a way out.
+func isolated() (*stepNetwork, error) {
+	f, err := sys.NewNetwork()
+	if err != nil {
 		return nil, err
 	}
-	sandbox, err := j.b.o.Networks.Setup(ctx, network.SandboxConfig{ID: n.id, Name: "build-" + n.id[:12], Mode: "bridge", Dir: n.dir()})
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(n.dir()))
+	return &stepNetwork{
+		mode: "none", ns: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()),
+		close: func(context.Context) error { return f.Close() },
+	}, nil
+}
+
+// bridged is a network on the default bridge.
+func (j *job) bridged(ctx context.Context) (*stepNetwork, error) {
+	id := digestOf(j.runDir, rand.Text())
+	dir := filepath.Join(j.runDir, netPrefix+id)
+	// Recorded before it is made, so that the next build can undo what a killed
+	// one left.
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
 	}
-	n.ns = sandbox.Key
+	sandbox, err := j.b.o.Networks.Setup(ctx, network.SandboxConfig{ID: id, Name: "build-" + id[:12], Mode: "bridge", Dir: dir})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	n := &stepNetwork{mode: "default", ns: sandbox.Key, close: func(ctx context.Context) error {
+		return errors.Join(j.b.o.Networks.Teardown(ctx, id), os.RemoveAll(dir))
+	}}
 	if len(sandbox.Endpoints) > 0 {
 		n.gateway = sandbox.Endpoints[0].Gateway
 	}
-	n.resolv, err = os.ReadFile(filepath.Join(n.dir(), "resolv.conf"))
+	n.resolv, err = os.ReadFile(filepath.Join(dir, "resolv.conf"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, n.close(ctx))
 	}
 	return n, nil
-}
-
-func (n *stepNetwork) dir() string { return filepath.Join(n.j.runDir, netPrefix+n.id) }
-
-func (n *stepNetwork) close(ctx context.Context) error {
-	return errors.Join(n.j.b.o.Networks.Teardown(ctx, n.id), os.RemoveAll(n.dir()))
 }
 
 func (j *job) giveBack(n *stepNetwork) {

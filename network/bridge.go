@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // bridgeDriver gives every container a cable to a switch of the host's.
@@ -264,17 +266,7 @@ func prepareNamespace() error {
 		// A kernel without the parameter has nothing to relax.
 		os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0)
 	}
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(s)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return os.NewSyscallError("bring up lo", unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req))
+	return sys.LoopbackUp()
 }
 
 // removeLink removes a link of the host that may be gone already, with the

@@ -132,7 +132,7 @@ func (p *initProcess) enterNamespaces() error {
 		}
 	}
 	if isNew(spec, specs.NetworkNamespace) {
-		return loopbackUp()
+		return sys.LoopbackUp()
 	}
 	return nil
 }
@@ -154,21 +154,6 @@ func newClocks(offsets map[string]specs.LinuxTimeOffset) error {
 		return fmt.Errorf("set clock offsets: %w", err)
 	}
 	return nil
-}
-
-// loopbackUp is Like: ip link set lo up
-func loopbackUp() error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(s)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return os.NewSyscallError("bring up lo", unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req))
 }
 
 // hooksBeforePivot lets the parent run its hooks, then runs createContainer's.

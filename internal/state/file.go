@@ -74,19 +74,21 @@ func WriteJSON(path string, v any) error {
 // WriteVolatileJSON is WriteJSON for what need not outlive a reboot: after a kill
 // the file is complete or absent, but it is not synced, which saves a millisecond,
 // and many where others write to the disk. A power cut may leave an empty file.
-// The caller sees to it that only one process writes path at a time.
 func WriteVolatileJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path))
-	err = os.WriteFile(temp, append(data, '\n'), 0o600)
-	if err == nil {
-		err = os.Rename(temp, path)
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(data, '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		os.Remove(temp)
+		os.Remove(f.Name())
 	}
 	return err
 }
