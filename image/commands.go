@@ -17,6 +17,7 @@ type Cmds struct {
 	Tag     TagCmd     `cmd:"" help:"Give an image another name"`
 	Untag   UntagCmd   `cmd:"" help:"Take names away from an image"`
 	History HistoryCmd `cmd:"" help:"Show how an image was made"`
+	Diff    DiffCmd    `cmd:"" help:"List what an image's last layer changed, or another image"`
 	Inspect InspectCmd `cmd:"" help:"Describe images as JSON"`
 	Tree    TreeCmd    `cmd:"" help:"Show layers and the images that share them"`
 	Prune   PruneCmd   `cmd:"" help:"Remove unused images"`

@@ -84,3 +84,23 @@ func TestCopyOfAnOldDockerArchive(t *testing.T) {
 		t.Errorf("left %s", name)
 	}
 }
+
+func TestImageDiff(t *testing.T) {
+	s, f := newStore(t), newRegistry(t)
+	one := mustPull(t, s, f.push(t, "app:1", []layerOf{{"d/": "", "d/a": "1", "d/b": "2"}}, nil).name)
+	two := mustPull(t, s, f.push(t, "app:2", []layerOf{{"d/": "", "d/a": "1", "d/b": "2"}, {"d/": "", "d/.wh.a": "", "d/b": "22", "c": "3"}}, nil).name)
+	for _, other := range []string{"", one.ID} {
+		changes, err := (&DiffCmd{Image: two.ID, Other: other}).changes(s)
+		if err != nil {
+			t.Skipf("needs overlay mounts: %v", err)
+		}
+		got := ""
+		for _, c := range changes {
+			got += string(c.Kind) + c.Path + " "
+		}
+		// The last layer has an entry for the directory, which is equal.
+		if got = strings.Replace(got, "C/d ", "", 1); got != "A/c D/d/a C/d/b " {
+			t.Errorf("diff with %q: %s", other, got)
+		}
+	}
+}

@@ -95,7 +95,7 @@ func (f *layerFetch) all(ctx context.Context, descs []v1.Descriptor, diffIDs []v
 // base up in every process, so nobody waits in a circle.
 func (f *layerFetch) one(ctx context.Context, d v1.Descriptor, stack []Layer, below <-chan struct{}, task *ui.Task) error {
 	top := stack[len(stack)-1]
-	lock, err := state.AcquireLock(ctx, f.s.roots.Lock("layer-"+short(top.ChainID)))
+	lock, err := state.AcquireLock(ctx, f.s.roots.Lock("layer-"+hexOf(top.ChainID)))
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (f *layerFetch) one(ctx context.Context, d v1.Descriptor, stack []Layer, be
 // blobAndTree stores the blob d and unpacks it into a temporary directory.
 func (f *layerFetch) blobAndTree(ctx context.Context, d v1.Descriptor, stack []Layer, task *ui.Task) (string, layer.Result, error) {
 	top := stack[len(stack)-1]
-	lock, err := state.AcquireLock(ctx, f.s.roots.Lock("blob-"+short(d.Digest.String())))
+	lock, err := state.AcquireLock(ctx, f.s.roots.Lock("blob-"+d.Digest.Hex))
 	if err != nil {
 		return "", layer.Result{}, err
 	}

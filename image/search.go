@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -15,7 +16,7 @@ type SearchCmd struct {
 	RegistryFlags
 	Filter   []string `short:"f" sep:"none" help:"stars=N, is-official=BOOL, is-automated=BOOL." placeholder:"KEY=VALUE"`
 	Format   string   `help:"table, json or a template." placeholder:"FORMAT"`
-	Limit    int      `default:"25" help:"At most so many results."`
+	Limit    int      `default:"25" help:"At most so many results; 0 is 25."`
 	NoTrunc  bool     `help:"Show descriptions in full."`
 	ListTags bool     `help:"List the tags of a repository instead."`
 	Term     string   `arg:"" help:"What to look for; HOST/TERM asks another registry than Docker Hub."`
@@ -25,6 +26,7 @@ type searchRow struct{ Name, Description, StarCount, IsOfficial, IsAutomated str
 
 // Run prints what the registry found.
 func (c *SearchCmd) Run(ctx context.Context, out *ui.Output) error {
+	c.Limit = cmp.Or(c.Limit, 25)
 	if c.ListTags {
 		return c.tags(ctx, out)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,7 +66,8 @@ type Found struct {
 	Automated   bool   `json:"is_automated"`
 }
 
-// Search asks a registry that knows docker's search, Docker Hub or host.
+// Search asks a registry that knows docker's search, Docker Hub or host. One
+// that does not lists its repositories, among which the term is looked for.
 func Search(ctx context.Context, c *Config, host, term string, limit int) ([]Found, error) {
 	if host == "docker.io" {
 		host = "index.docker.io"
@@ -82,8 +84,30 @@ func Search(ctx context.Context, c *Config, host, term string, limit int) ([]Fou
 	}
 	u := &url.URL{Scheme: "https", Host: host, Path: "/v1/search", RawQuery: url.Values{"q": {term}, "n": {itoa(int64(limit))}}.Encode()}
 	var doc struct{ Results []Found }
-	if _, err := cl.getJSON(ctx, u, "", &doc); err != nil {
-		return nil, err
+	_, err = cl.getJSON(ctx, u, "", &doc)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		return cl.catalog(ctx, term, limit)
 	}
-	return doc.Results, nil
+	return doc.Results, err
+}
+
+// catalog lists the repositories with term in their names.
+func (c *client) catalog(ctx context.Context, term string, limit int) ([]Found, error) {
+	var found []Found
+	next := &url.URL{Scheme: "https", Host: c.host, Path: "/v2/_catalog", RawQuery: "n=1000"}
+	for page := 0; next != nil && page < maxPages; page++ {
+		var doc struct{ Repositories []string }
+		link, err := c.getJSON(ctx, next, "registry:catalog:*", &doc)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range doc.Repositories {
+			if strings.Contains(name, term) && len(found) < limit {
+				found = append(found, Found{Name: c.host + "/" + name})
+			}
+		}
+		next = link
+	}
+	return found, nil
 }

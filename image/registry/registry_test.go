@@ -387,6 +387,34 @@ func TestTagsOverPages(t *testing.T) {
 	}
 }
 
+func TestSearch(t *testing.T) {
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/search" && r.URL.Query().Get("q") == "box" && r.URL.Query().Get("n") == "5" {
+			io.WriteString(w, `{"results":[{"name":"busybox","description":"d","star_count":3,"is_official":true}]}`)
+		}
+	}))
+	defer hub.Close()
+	if found, err := Search(ctx, &Config{}, host(hub), "box", 5); err != nil || len(found) != 1 || found[0] != (Found{Name: "busybox", Description: "d", Stars: 3, Official: true}) {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/_catalog" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		io.WriteString(w, `{"repositories":["a/box","other"]}`)
+	}))
+	defer plain.Close()
+	if found, err := Search(ctx, &Config{}, host(plain), "box", 5); err != nil || len(found) != 1 || found[0].Name != host(plain)+"/a/box" {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }))
+	defer page.Close()
+	if _, err := Search(ctx, &Config{}, host(page), "box", 5); err == nil || !strings.Contains(err.Error(), "not JSON") {
+		t.Errorf("a web page: %v", err)
+	}
+}
+
 func TestKeychain(t *testing.T) {
 	dir := t.TempDir()
 	docker, podman := dir+"/docker/config.json", dir+"/auth.json"
