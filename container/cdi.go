@@ -219,6 +219,11 @@ func (m *specMaker) edit(s *specs.Spec, e *cdiEdits) error {
 	if len(e.NetDevices) > 0 || e.IntelRdt != nil {
 		return errors.New("netDevices and intelRdt are not supported")
 	}
+	for _, v := range e.Env {
+		if key, _, ok := strings.Cut(v, "="); !ok || key == "" || strings.ContainsRune(v, 0) {
+			return fmt.Errorf("variable %q: want KEY=VALUE", v)
+		}
+	}
 	s.Process.Env = mergeEnv(s.Process.Env, e.Env)
 	s.Process.User.AdditionalGids = append(s.Process.User.AdditionalGids, e.AdditionalGIDs...)
 	for _, n := range e.DeviceNodes {

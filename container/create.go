@@ -115,6 +115,11 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 	return &created{c, lock}, nil
 }
 
+// scratchSpec is one to try edits on.
+func scratchSpec() *specs.Spec {
+	return &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+}
+
 // feasible refuses, before anything is made, what this host cannot do or does
 // not have.
 func (e *Engine) feasible(c *Config) error {
@@ -127,7 +132,7 @@ func (e *Engine) feasible(c *Config) error {
 			return err
 		}
 	}
-	scratch := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}}}
+	scratch := scratchSpec()
 	if len(c.Security.Devices)+len(c.Security.DeviceRules) > 0 && !c.Security.Privileged {
 		if err := m.devices(scratch); err != nil {
 			return err

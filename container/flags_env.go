@@ -114,7 +114,7 @@ func readPairs(name string) ([]string, error) {
 			continue
 		}
 		key, _, ok := strings.Cut(line, "=")
-		if key == "" || strings.ContainsAny(key, " \t") {
+		if key == "" || strings.ContainsAny(key, " \t") || strings.ContainsRune(line, 0) {
 			return nil, fmt.Errorf("line %d: %q is no variable's name", n, key)
 		}
 		if !ok {

@@ -36,11 +36,11 @@ func readZone(zone string) ([]byte, error) {
 	defer file.Close()
 	const most = 1 << 20
 	data, err := io.ReadAll(io.LimitReader(file, most))
-	if err == nil && (len(data) < 4 || string(data[:4]) != "TZif") {
-		err = errors.New("not a time zone")
-	}
 	if err != nil {
-		return nil, fmt.Errorf("--tz %s: %w", zone, err)
+		return nil, fmt.Errorf("--tz %s: not a time zone: %w", zone, errors.Unwrap(err))
+	}
+	if len(data) < 4 || string(data[:4]) != "TZif" {
+		return nil, fmt.Errorf("--tz %s: not a time zone", zone)
 	}
 	return data, nil
 }
