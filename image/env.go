@@ -2,12 +2,15 @@ package image
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"os"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/kist-containers/kist/image/registry"
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 // RegistryFlags are podman's flags on how a registry is reached, shared by the
@@ -51,4 +54,16 @@ func home() string {
 func defaultConfig() *registry.Config {
 	f := RegistryFlags{TLSVerify: true}
 	return f.Config()
+}
+
+// loginHint tells who was refused for want of credentials what to do.
+func loginHint(err error) error {
+	var refused *registry.Error
+	if !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized {
+		return err
+	}
+	if refused.Host == "registry-1.docker.io" {
+		return ui.Hint(err, "kist login")
+	}
+	return ui.Hint(err, "kist login %s", refused.Host)
 }

@@ -20,6 +20,9 @@ type Image struct {
 	ID string
 	// Names are its tags as docker shows them: "busybox:latest".
 	Names []string
+	// Pulled is the full name it was pulled by, which registries.conf may have
+	// made of a short one; "" for an image that was not just pulled.
+	Pulled string
 	// RepoDigests are NAME@DIGEST for each registry it came from or went to.
 	RepoDigests []string
 	// Digest is the manifest's.

@@ -37,6 +37,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 	for _, r := range candidates {
 		img, err := s.pull(ctx, r, o)
 		if err == nil {
+			img.Pulled = r.String()
 			return img, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", r.Familiar(), err))

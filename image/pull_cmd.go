@@ -35,14 +35,14 @@ func (c *PullCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
 		for _, repo := range c.Image {
 			tags, err := allTags(ctx, repo, o)
 			if err != nil {
-				return fmt.Errorf("pull %s: %w", repo, err)
+				return loginHint(fmt.Errorf("pull %s: %w", repo, err))
 			}
 			names = append(names, tags...)
 		}
 	}
 	for _, name := range names {
 		if err := c.one(ctx, s, out, name, o); err != nil {
-			return fmt.Errorf("pull %w", err)
+			return loginHint(fmt.Errorf("pull %w", err))
 		}
 	}
 	return nil
@@ -58,8 +58,8 @@ func (c *PullCmd) one(ctx context.Context, s *Store, out *ui.Output, name string
 	if err != nil {
 		return err
 	}
-	full := name
-	if r, err := ParseReference(name); err == nil {
+	full := img.Pulled
+	if r, err := ParseReference(name); full == "" && err == nil {
 		full = r.Tagged().String()
 	}
 	if c.Quiet {
@@ -68,12 +68,21 @@ func (c *PullCmd) one(ctx context.Context, s *Store, out *ui.Output, name string
 	}
 	out.Printf("Digest: %s\n", servedDigest(img, full))
 	if before != nil && before.ID == img.ID {
-		out.Printf("Status: Image is up to date for %s\n", ui.Escape(name))
+		out.Printf("Status: Image is up to date for %s\n", shown(full))
 	} else {
-		out.Printf("Status: Downloaded newer image for %s\n", ui.Escape(name))
+		out.Printf("Status: Downloaded newer image for %s\n", shown(full))
 	}
 	out.Print(full)
 	return nil
+}
+
+// shown is a full name as people write it.
+func shown(full string) string {
+	r, err := ParseReference(full)
+	if err != nil {
+		return ui.Escape(full)
+	}
+	return r.Familiar()
 }
 
 // servedDigest is the digest by which the registry of name knows img.

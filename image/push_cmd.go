@@ -45,7 +45,7 @@ func (c *PushCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
 		d, err := s.Push(ctx, name, o)
 		o.Progress.Close()
 		if err != nil {
-			return fmt.Errorf("push %w", err)
+			return loginHint(fmt.Errorf("push %w", err))
 		}
 		if c.Quiet {
 			out.Print(r.Tagged().String())
