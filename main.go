@@ -74,7 +74,7 @@ func run(args []string, out *ui.Output) (status int) {
 		return 0
 	case err != nil:
 		out.Notef("%s", ui.ErrorText(err))
-		return usageCode
+		return cli.Status(err)
 	}
 	caller := rootless.Whoami()
 	roots := g.roots(caller)

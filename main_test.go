@@ -62,11 +62,30 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Condition:           condition(errBusybox),
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"as-user": asUser},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"as-user": asUser, "status": status},
 		Setup: func(env *testscript.Env) error {
 			return setup(env, archive)
 		},
 	})
+}
+
+// status runs a command and wants it to end with an exit status: status 125 kist ps --foo.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N PROGRAM [ARG]...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%q: %v", args[1:], err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%q: exit status %d, want %s", args[1:], got, args[0])
+	}
 }
 
 // userID is somebody without an entry in passwd(5), subuid(5) and subgid(5).

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,6 +114,7 @@ func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64
 		h.Name += "/"
 	}
 	h.Uname, h.Gname = "", ""
+	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	if st, ok := info.Sys().(*unixStat); ok && st.Nlink > 1 && info.Mode().IsRegular() {
 		key := [2]uint64{uint64(st.Dev), st.Ino}
 		if first, seen := links[key]; seen {

@@ -389,6 +389,9 @@ func (c *StopCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	})
 }
 
+// errSkip says that there was nothing to do, and no failure either.
+var errSkip = errors.New("nothing to do")
+
 // atOnce does f to all names at the same time and prints those that worked, in
 // their order.
 func atOnce(out *ui.Output, names []string, f func(name string) error) error {
@@ -404,11 +407,12 @@ func atOnce(out *ui.Output, names []string, f func(name string) error) error {
 	}
 	var errs []error
 	for i, name := range names {
-		if err := <-results[i]; err != nil {
+		switch err := <-results[i]; {
+		case err == nil:
+			out.Print(name)
+		case !errors.Is(err, errSkip):
 			errs = append(errs, err)
-			continue
 		}
-		out.Print(name)
 	}
 	return together(out, errs)
 }
@@ -528,17 +532,21 @@ func (c *RmCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		return fmt.Errorf("rm: %w", err)
 	}
 	return atOnce(out, names, func(name string) error {
-		if err := c.remove(ctx, e, name); err != nil {
+		err := c.remove(ctx, e, name)
+		switch {
+		case errors.Is(err, errSkip) && !c.Ignore:
+			out.Warn("rm %s: %v", name, ErrNotFound)
+		case err != nil && !errors.Is(err, errSkip):
 			return fmt.Errorf("rm %s: %w", name, err)
 		}
-		return nil
+		return err
 	})
 }
 
 func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 	ct, err := e.Lookup(name)
 	if errors.Is(err, ErrNotFound) && (c.Force || c.Ignore) {
-		return nil
+		return errSkip
 	}
 	if err != nil {
 		return err

@@ -74,7 +74,28 @@ func (i *Image) rawSection(key string) json.RawMessage {
 	if json.Unmarshal(i.RawConfig, &doc) != nil || len(doc[key]) == 0 {
 		return json.RawMessage("{}")
 	}
-	return doc[key]
+	return unescape(doc[key])
+}
+
+// unescape undoes what encoding/json does to <, > and & for the sake of browsers,
+// in a document that is shown to a person.
+func unescape(doc json.RawMessage) json.RawMessage {
+	var out []byte
+	for i := 0; i < len(doc); i++ {
+		if doc[i] != '\\' {
+			out = append(out, doc[i])
+			continue
+		}
+		escape := string(doc[i:min(i+6, len(doc))])
+		if c := map[string]byte{`\u003c`: '<', `\u003e`: '>', `\u0026`: '&'}[escape]; c != 0 {
+			out = append(out, c)
+			i += len(escape) - 1
+			continue
+		}
+		out = append(out, doc[i:min(i+2, len(doc))]...)
+		i++
+	}
+	return out
 }
 
 func (i *Image) graphDriver() InspectedDriver {

@@ -3,6 +3,7 @@ package monitor
 import (
 	"io"
 	"os"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -73,20 +74,21 @@ func closeAll(files []*os.File) {
 func (h *hub) open(s *streams) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.closers = nil
 	if s.console != nil {
 		console := pollable(s.console)
 		h.console, h.stdin = console, console
-		h.closers = []io.Closer{console}
-		h.reading.Go(func() { h.copy(kindStdout, console) })
+		h.read(kindStdout, console)
 		return
 	}
 	h.console, h.stdin = nil, s.ours[0]
-	h.closers = nil
-	for i, kind := range map[int]byte{1: kindStdout, 2: kindStderr} {
-		f := s.ours[i]
-		h.closers = append(h.closers, f)
-		h.reading.Go(func() { h.copy(kind, f) })
-	}
+	h.read(kindStderr, s.ours[2])
+	h.read(kindStdout, s.ours[1])
+}
+
+func (h *hub) read(kind byte, f *os.File) {
+	h.closers = append(h.closers, f)
+	h.reading.Go(func() { h.copy(kind, f) })
 }
 
 // pollable lets the reads of f, which it closes, wait without a thread.
@@ -114,6 +116,11 @@ func (h *hub) copy(kind byte, f *os.File) {
 	buf[0] = kind
 	for {
 		n, err := f.Read(buf[1:])
+		if kind == kindStderr {
+			// What came on both while nobody looked has no order. A program says
+			// what it does before it says what went wrong.
+			goruntime.Gosched()
+		}
 		if n > 0 {
 			h.output(kind, buf[:1+n])
 		}

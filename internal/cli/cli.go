@@ -38,7 +38,7 @@ func (l *Line) Parse(args []string) (*kong.Context, error) {
 	case word == "" && wantsVersion(args):
 		l.Out.Print(VersionLine())
 		return nil, ErrShown
-	case word == "", word == "help" && len(args) == 1:
+	case len(args) == 0, word == "" && slices.Contains(args, "--help"), word == "help" && len(args) == 1:
 		l.overview()
 		return nil, ErrShown
 	case word == "help":
@@ -52,10 +52,16 @@ func (l *Line) Parse(args []string) (*kong.Context, error) {
 		return nil, err
 	}
 	ctx, err := p.Parse(args)
-	if err != nil {
-		return nil, explain(err, word)
+	switch {
+	case err == nil && ctx.Selected() == nil:
+		l.overview()
+		return nil, ErrShown
+	case err == nil:
+		return ctx, nil
+	case isGroup(err):
+		_, err = p.Parse(append(slices.Clone(args), "--help"))
 	}
-	return ctx, nil
+	return nil, explain(err)
 }
 
 func wantsVersion(args []string) bool {
@@ -70,6 +76,7 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.NoDefaultHelp(),
 		kong.WithHyphenPrefixedParameters(true), // --pids-limit -1
+		kong.KindMapper(reflect.String, kong.MapperFunc(text)),
 	}
 	if cmd != nil {
 		var tags []string
@@ -82,6 +89,17 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		options = append(options, kong.DynamicCommand(cmd.Name, cmd.Help, "", cmd.New(), tags...))
 	}
 	return kong.New(l.Globals, options...)
+}
+
+// text decodes a string. Where kong takes values that begin with a hyphen it also
+// takes the end of the line for an empty one.
+func text(ctx *kong.DecodeContext, target reflect.Value) error {
+	t := ctx.Scan.Pop()
+	if t.IsEOL() {
+		return errors.New("missing value")
+	}
+	target.SetString(t.String())
+	return nil
 }
 
 // HelpFlag is --help. kong's own would take -h, which is docker's host name.
@@ -166,67 +184,11 @@ func (l *Line) unknown(word string) error {
 			names = append(names, c.Name)
 		}
 	}
-	err := fmt.Errorf("%s: no such command", word)
+	err := fmt.Errorf("%s: %w", word, errNoCommand)
 	if near := Nearest(word, names); near != "" {
 		return ui.Hint(err, "did you mean `%s %s`?", l.Name, near)
 	}
 	return ui.Hint(err, "%s --help", l.Name)
-}
-
-// explain words kong's errors: the command first, then what is wrong, and the
-// near miss where kong knows one.
-func explain(err error, word string) error {
-	var parse *kong.ParseError
-	if !errors.As(err, &parse) {
-		return err
-	}
-	command := word
-	if parse.Context != nil && parse.Context.Selected() != nil {
-		command = strings.TrimPrefix(parse.Context.Selected().Path(), parse.Context.Model.Name+" ")
-	}
-	text, near, found := strings.Cut(parse.Error(), ", did you mean ")
-	wrapped := fmt.Errorf("%s: %s", command, text)
-	if found {
-		return ui.Hint(wrapped, "did you mean %s", near)
-	}
-	return ui.Hint(wrapped, "kist %s --help", command)
-}
-
-// Nearest returns the candidate that word was most likely meant to be, or "".
-func Nearest(word string, candidates []string) string {
-	best, bestDistance := "", len(word)/3+1
-	for _, c := range candidates {
-		if d := distance(word, c); d <= bestDistance && (best == "" || d < bestDistance) {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// distance counts the insertions, deletions, substitutions and swaps of
-// neighbours that turn a into b (optimal string alignment).
-func distance(a, b string) int {
-	var before []int
-	last := make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row := make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(row[j-1]+1, last[j]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }
 
 // overview prints the commands in their groups.
