@@ -187,7 +187,7 @@ func TestSSHAgentIsReachedAndLeft(t *testing.T) {
 			c.Close()
 		}
 	}()
-	k.req.SSH = map[string]string{"default": dir + "/s"}
+	k.req.SSH = map[string]Agent{"default": {Socket: dir + "/s"}}
 	res, _ := k.dockerfile("FROM base\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && stat -c %a $SSH_AUTH_SOCK > /mode\n")
 	if files := k.files(res); strings.Contains(files, "ssh_agent") || !strings.Contains(files, "mode 100644") {
 		t.Error(files)

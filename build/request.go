@@ -31,7 +31,7 @@ type Request struct {
 	// Jobs bounds the steps that run at the same time; 0 is one per CPU.
 	Jobs    int
 	Secrets map[string]Secret
-	SSH     map[string]string
+	SSH     map[string]Agent
 	// Allow are the entitlements granted: network.host, security.insecure.
 	Allow []string
 	// Network is default, none or host.

@@ -21,7 +21,7 @@ const (
 // runFlags are the flags of `kist build` about its RUN steps.
 type runFlags struct {
 	Secret      []string `sep:"none" help:"Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VAR]." placeholder:"SPEC"`
-	SSH         []string `name:"ssh" sep:"none" help:"Agent for RUN --mount=type=ssh: default or ID[=SOCKET]." placeholder:"SPEC"`
+	SSH         []string `name:"ssh" sep:"none" help:"Agent or keys for RUN --mount=type=ssh: default or ID[=SOCKET|KEY[,KEY]]." placeholder:"SPEC"`
 	Allow       []string `help:"Grant network.host or security.insecure." placeholder:"RIGHT"`
 	AddHost     []string `sep:"none" help:"Line of /etc/hosts." placeholder:"NAME:IP"`
 	Network     string   `help:"Network of RUN: default, none or host." default:"default" placeholder:"MODE"`
@@ -213,26 +213,6 @@ func parseSecrets(flags []string) (map[string]Secret, error) {
 			s.File = abs
 		}
 		all[id] = s
-	}
-	return all, nil
-}
-
-// parseSSH reads default or ID[=SOCKET].
-func parseSSH(flags []string) (map[string]string, error) {
-	all := map[string]string{}
-	for _, f := range flags {
-		id, socket, ok := strings.Cut(f, "=")
-		if !ok {
-			socket = os.Getenv("SSH_AUTH_SOCK")
-		}
-		st, err := os.Stat(socket)
-		if socket == "" || err != nil {
-			return nil, fmt.Errorf("--ssh %s: no agent's socket there", f)
-		}
-		if st.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("--ssh %s: not a socket; kist hands on an agent, ssh-add the key to one", f)
-		}
-		all[id] = socket
 	}
 	return all, nil
 }

@@ -28,9 +28,10 @@ type runMount struct {
 	id  string
 	st  *stageState
 	// data is a script or a secret; host the directory of a cache, the file to
-	// bind, or the socket of an agent.
-	data []byte
-	host string
+	// bind, or the step's socket of an agent.
+	data  []byte
+	host  string
+	agent *Agent
 }
 
 // newMount checks one --mount.

@@ -2,13 +2,12 @@ package build
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 )
 
-// ssh finds an agent's socket.
+// ssh finds the agent that a step asks for.
 func (r *stageRun) ssh(s *runStep, m *runMount) error {
 	id := cmpOr(m.CacheID, "default")
 	n := 0
@@ -22,7 +21,7 @@ func (r *stageRun) ssh(s *runStep, m *runMount) error {
 	}
 	m.target, m.isFile = r.abs(m.target), true
 	m.key = digestOf("ssh", id, m.target, fmt.Sprint(m.Required, ids(m.UID), ids(m.GID), ids(m.Mode)))
-	socket, ok := r.job.req.SSH[id]
+	given, ok := r.job.req.SSH[id]
 	if !ok {
 		m.kind, m.target = "absent", "/dev/null"
 		if m.Required {
@@ -30,15 +29,15 @@ func (r *stageRun) ssh(s *runStep, m *runMount) error {
 		}
 		return nil
 	}
-	m.host = socket
+	m.agent = &given
 	if n == 0 {
 		s.hidden = append(s.hidden, "SSH_AUTH_SOCK="+m.target)
 	}
 	return nil
 }
 
-// proxy listens for the step where the caller's own agent cannot be reached by
-// other users, and hands connections on to it.
+// proxy listens for the step and hands connections on to the agent, whose own
+// socket is the caller's alone.
 func (m *runMount) proxy(c *runContainer) error {
 	// Relative to the working directory of nobody: the address of a socket has at
 	// most 108 bytes, which a deep root would exceed.
@@ -47,7 +46,6 @@ func (m *runMount) proxy(c *runContainer) error {
 		return err
 	}
 	c.undone = append(c.undone, func() error { return os.RemoveAll(dir) })
-	agent := m.host
 	m.host = filepath.Join(dir, "agent")
 	l, err := net.Listen("unix", m.host)
 	if err != nil {
@@ -60,25 +58,11 @@ func (m *runMount) proxy(c *runContainer) error {
 			if err != nil {
 				return
 			}
-			go relaySocket(conn, agent)
+			go m.agent.serve(conn)
 		}
 	}()
 	if err := os.Chown(m.host, idOr(m.UID, 0), idOr(m.GID, 0)); err != nil {
 		return err
 	}
 	return os.Chmod(m.host, os.FileMode(idOr(m.Mode, 0o600)))
-}
-
-func relaySocket(conn net.Conn, agent string) {
-	defer conn.Close()
-	up, err := net.Dial("unix", agent)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	go func() {
-		io.Copy(up, conn)
-		up.(*net.UnixConn).CloseWrite()
-	}()
-	io.Copy(conn, up)
 }
