@@ -31,16 +31,9 @@ func convertDocker(ctx context.Context, a archive, name string, sink *dirSink) e
 	if err != nil {
 		return err
 	}
-	raw, err := readDocument(a, it.Config, maxConfig)
+	raw, cfg, err := dockerConfig(a, it)
 	if err != nil {
 		return err
-	}
-	cfg, err := parseConfig(raw)
-	if err != nil {
-		return err
-	}
-	if len(it.Layers) != len(cfg.RootFS.DiffIDs) {
-		return errLayerCount(it, cfg)
 	}
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: types.OCIConfigJSON, Digest: hashOf(raw), Size: int64(len(raw))}}
 	for i, l := range it.Layers {

@@ -49,3 +49,15 @@ func (s *Store) List() ([]Summary, error) {
 	slices.SortStableFunc(list, func(a, b Summary) int { return b.Created.Compare(a.Created) })
 	return list, nil
 }
+
+// named are the images that a command line names: with all, every one.
+func (s *Store) named(names []string, all bool) ([]string, error) {
+	if !all {
+		return names, nil
+	}
+	list, err := s.List()
+	for _, img := range list {
+		names = append(names, img.ID)
+	}
+	return names, err
+}

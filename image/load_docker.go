@@ -54,11 +54,7 @@ func (s *Store) loadDocker(ctx context.Context, a archive, manifest []byte, o Lo
 }
 
 func (s *Store) loadDockerItem(ctx context.Context, a archive, it dockerItem, o LoadOptions) (*Image, error) {
-	raw, err := readDocument(a, it.Config, maxConfig)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := parseConfig(raw)
+	raw, cfg, err := dockerConfig(a, it)
 	if err != nil {
 		return nil, err
 	}
@@ -69,9 +65,6 @@ func (s *Store) loadDockerItem(ctx context.Context, a archive, it dockerItem, o 
 	}
 	if o.Unnamed {
 		it.RepoTags = nil
-	}
-	if len(it.Layers) != len(cfg.RootFS.DiffIDs) {
-		return nil, errLayerCount(it, cfg)
 	}
 	descs, err := s.loadDockerLayers(ctx, a, it, cfg.RootFS.DiffIDs, o)
 	if err != nil {
@@ -84,8 +77,18 @@ func (s *Store) loadDockerItem(ctx context.Context, a archive, it dockerItem, o 
 	return img.calledOnly(it.RepoTags...), nil
 }
 
-func errLayerCount(it dockerItem, cfg *v1.ConfigFile) error {
-	return fmt.Errorf("manifest.json lists %d layers, the configuration %d", len(it.Layers), len(cfg.RootFS.DiffIDs))
+// dockerConfig reads the configuration of an image, which has as many layers as
+// manifest.json lists.
+func dockerConfig(a archive, it dockerItem) ([]byte, *v1.ConfigFile, error) {
+	raw, err := readDocument(a, it.Config, maxConfig)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := parseConfig(raw)
+	if err == nil && len(it.Layers) != len(cfg.RootFS.DiffIDs) {
+		err = fmt.Errorf("manifest.json lists %d layers, the configuration %d", len(it.Layers), len(cfg.RootFS.DiffIDs))
+	}
+	return raw, cfg, err
 }
 
 // loadDockerLayers takes in the layers, some at a time, and publishes them from

@@ -141,15 +141,9 @@ type mountRow struct {
 
 // Run mounts and prints the places.
 func (c *MountCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	names := c.Image
-	if c.All {
-		list, err := s.List()
-		if err != nil {
-			return err
-		}
-		for _, img := range list {
-			names = append(names, img.ID)
-		}
+	names, err := s.named(c.Image, c.All)
+	if err != nil {
+		return err
 	}
 	for _, name := range names {
 		img, err := s.Resolve(name)

@@ -19,15 +19,9 @@ type RmCmd struct {
 
 // Run removes one image after another and goes on after an error.
 func (c *RmCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
-	names := c.Image
-	if c.All {
-		list, err := s.List()
-		if err != nil {
-			return err
-		}
-		for _, img := range list {
-			names = append(names, img.ID)
-		}
+	names, err := s.named(c.Image, c.All)
+	if err != nil {
+		return err
 	}
 	if len(names) == 0 && !c.All {
 		return errors.New("rmi: no image named")

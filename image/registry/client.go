@@ -273,10 +273,14 @@ func Retry(err error, try int) (time.Duration, bool) {
 	var p interface{ Permanent() bool }
 	var tlsErr *tls.CertificateVerificationError
 	var dns *net.DNSError
+	var op *net.OpError
 	switch {
 	case errors.As(err, &p) && p.Permanent(), errors.As(err, &tlsErr), errors.Is(err, context.Canceled):
 		return 0, false
 	case errors.As(err, &dns) && dns.IsNotFound:
+		return 0, false
+	// crypto/tls's way to say that the other side ended the handshake.
+	case errors.As(err, &op) && op.Op == "remote error":
 		return 0, false
 	case errors.As(err, &e):
 		busy := e.Status == http.StatusTooManyRequests || e.Status >= 500 && e.Status != http.StatusNotImplemented ||
