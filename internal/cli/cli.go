@@ -102,19 +102,6 @@ func text(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// HelpFlag is --help. kong's own would take -h, which is docker's host name.
-type HelpFlag bool
-
-// BeforeReset shows the help of the selected command and ends.
-func (h HelpFlag) BeforeReset(ctx *kong.Context) error {
-	options := kong.HelpOptions{Compact: true, ValueFormatter: kong.DefaultHelpValueFormatter}
-	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
-		return err
-	}
-	ctx.Exit(0)
-	return nil
-}
-
 // exited carries the status of kong's own exits (--help) up to Run.
 type exited int
 

@@ -24,7 +24,7 @@ _kist() {
 	else
 		case ${line[-1]} in
 		container|image|network|volume|system|builder|buildx|healthcheck)
-			list=$(kist "${line[@]}" --help 2>/dev/null | sed -n "s/^  ${line[*]} \([a-z][a-z-]*\).*/\1/p") ;;
+			list=$(kist "${line[@]}" --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\).*/\1/p') ;;
 		*) list=$(_kist_names "${line[0]} ${line[1]-}") ;;
 		esac
 	fi
@@ -55,7 +55,7 @@ function __kist_complete
 	else
 		switch $line[-1]
 			case container image network volume system builder healthcheck
-				kist $line --help 2>/dev/null | sed -n "s/^  $line \([a-z][a-z-]*\).*/\1/p"
+				kist $line --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\).*/\1/p'
 			case '*'
 				switch $line[1]
 					case run create rmi push tag save history image
