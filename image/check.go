@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/internal/state"
 )
 
 // Check looks for what crashes or other programs left wrong and returns a line
@@ -17,12 +19,7 @@ func (s *Store) Check(ctx context.Context, repair bool) ([]string, error) {
 	if !exists(s.imageDir("oci-layout")) {
 		return nil, nil
 	}
-	var problems []string
-	for _, name := range readNames(s.layerDir()) {
-		if strings.HasPrefix(name, ".tmp-") || isTrash(name) {
-			problems = append(problems, "half-made or half-removed layer "+name)
-		}
-	}
+	problems := s.litter()
 	entries, err := s.readIndex()
 	if err != nil {
 		return problems, err
@@ -52,6 +49,28 @@ func (s *Store) Check(ctx context.Context, repair bool) ([]string, error) {
 	}
 	_, err = s.collect(ctx)
 	return problems, errors.Join(append(errs, err)...)
+}
+
+// litter tells of what lies in the layers' directory unfinished, with nobody at
+// work on it.
+func (s *Store) litter() []string {
+	var found []string
+	reaping, adding := held(s.layerDir(reapLock)), held(s.imageDir("pin.lock"))
+	for _, name := range readNames(s.layerDir()) {
+		switch {
+		case isTrash(name) && !reaping:
+			found = append(found, "half-removed layer "+name)
+		case strings.HasPrefix(name, ".tmp-") && !adding:
+			found = append(found, "half-made layer "+name)
+		}
+	}
+	return found
+}
+
+func held(path string) bool {
+	lock, err := state.TryLock(path)
+	lock.Unlock()
+	return errors.Is(err, state.ErrLocked)
 }
 
 // openWhole opens the image of an entry and sees that its blobs are there; nil

@@ -22,6 +22,9 @@ func (s *Store) mountsDir() string { return filepath.Join(s.roots.Run, "image-mo
 
 // Mount mounts img read-only and returns where. Mounting again gives the same place.
 func (s *Store) Mount(ctx context.Context, img *Image) (string, error) {
+	if s.o.Rootless {
+		return "", ui.Hint(errors.New("without root nobody but this command would see the mount"), "kist run --mount type=image,source=%s,target=/mnt …", firstName(img))
+	}
 	// No layer goes between the look at the image and the mount.
 	pin, err := s.Pin(ctx)
 	if err != nil {
@@ -56,6 +59,13 @@ func (s *Store) Mount(ctx context.Context, img *Image) (string, error) {
 		os.Remove(dir)
 	}
 	return dir, err
+}
+
+func firstName(img *Image) string {
+	if len(img.Names) > 0 {
+		return img.Names[0]
+	}
+	return short(img.ID)
 }
 
 // MountLayers returns a detached read-only mount of layers, top first.
