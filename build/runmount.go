@@ -23,10 +23,9 @@ type runMount struct {
 	// key is the mount's part in the step's key, without what it reads.
 	key string
 	// src and id are where a bind mount or the first content of a cache comes
-	// from; st is the stage or image behind it, nil for a context.
+	// from.
 	src *source
 	id  string
-	st  *stageState
 	// data is a script or a secret; host the directory of a cache, the file to
 	// bind, or the step's socket of an agent.
 	data  []byte

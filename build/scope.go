@@ -31,10 +31,6 @@ func newScope(env []string) *scope {
 	return &scope{env: slices.Clone(env), declared: map[string]bool{}}
 }
 
-func (s *scope) clone() *scope {
-	return &scope{env: slices.Clone(s.env), args: slices.Clone(s.args), declared: maps.Clone(s.declared)}
-}
-
 // Get is shell.EnvGetter.
 func (s *scope) Get(name string) (string, bool) {
 	for _, kv := range s.env {

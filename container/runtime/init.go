@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -167,7 +168,7 @@ func (p *initProcess) hooksBeforePivot() error {
 		}
 	}
 	if h := p.Spec.Hooks; h != nil && len(h.CreateContainer) > 0 {
-		return runHooks(nil, h.CreateContainer, p.State)
+		return runHooks(context.Background(), h.CreateContainer, p.State)
 	}
 	return nil
 }
@@ -192,7 +193,7 @@ func (p *initProcess) ready() error {
 		os.Exit(1) // the parent gave up
 	}
 	if h := p.Spec.Hooks; h != nil && len(h.StartContainer) > 0 {
-		return runHooks(nil, h.StartContainer, p.State)
+		return runHooks(context.Background(), h.StartContainer, p.State)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ const rtRuntime = "cpu.rt_runtime_us"
 // more than it has, and a new one has none. See sched-rt-group in the kernel's
 // documentation.
 func allowRealtime(path string, usec int64) error {
-	for dir := filepath.Dir(path); strings.HasPrefix(dir, cgroupRoot+"/cpu"); dir = filepath.Dir(dir) {
+	if dir := filepath.Dir(path); strings.HasPrefix(dir, cgroupRoot+"/cpu") {
 		above, err := readInt(filepath.Join(filepath.Dir(dir), rtRuntime))
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // dir is the root of the hierarchy

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -57,9 +56,6 @@ func initialNamespace() bool {
 // Rootless reports whether the command runs, or is to run, in a user namespace.
 func (c Caller) Rootless() bool { return c.UID != 0 }
 
-// holderFile records a process that lives in the namespace.
-const holderFile = "userns.json"
-
 // Run runs this command line again inside the user's namespace and returns its
 // exit status. alive lists processes that may live in the namespace; those that
 // ended, or live elsewhere, are passed over.
@@ -73,7 +69,7 @@ func Run(ctx context.Context, r state.Roots, uid int, alive func() []sys.Process
 	}
 	defer lock.Unlock()
 	env := append(os.Environ(), uidVariable+"="+strconv.Itoa(uid))
-	for _, p := range candidates(r, alive) {
+	for _, p := range alive() {
 		pid, err := join(p, env)
 		if err == nil {
 			lock.Unlock()
@@ -86,23 +82,6 @@ func Run(ctx context.Context, r state.Roots, uid int, alive func() []sys.Process
 	}
 	lock.Unlock()
 	return wait(pid)
-}
-
-func candidates(r state.Roots, alive func() []sys.Process) []sys.Process {
-	var holder sys.Process
-	if state.ReadJSON(filepath.Join(r.Run, holderFile), &holder) == nil {
-		return append([]sys.Process{holder}, alive()...)
-	}
-	return alive()
-}
-
-// Keep records this process as one that lives in the namespace.
-func Keep(r state.Roots) error {
-	p, err := sys.ProcessOf(os.Getpid())
-	if err != nil {
-		return err
-	}
-	return state.WriteJSON(filepath.Join(r.Run, holderFile), p)
 }
 
 // join runs this command line in the namespace of p.

@@ -22,9 +22,6 @@ type Lock struct{ f *os.File }
 // directory are made when missing and never removed.
 func TryLock(path string) (*Lock, error) { return open(path, unix.LOCK_EX) }
 
-// TryRLock is TryLock for a shared lock.
-func TryRLock(path string) (*Lock, error) { return open(path, unix.LOCK_SH) }
-
 // AcquireLock waits for the exclusive lock of path until ctx ends.
 func AcquireLock(ctx context.Context, path string) (*Lock, error) {
 	return acquire(ctx, path, unix.LOCK_EX)

@@ -86,19 +86,3 @@ func copySelf(to *os.File) error {
 	_, err = unix.FcntlInt(to.Fd(), unix.F_ADD_SEALS, seals)
 	return os.NewSyscallError("seal copy of kist", err)
 }
-
-// SelfIsProtected reports whether this process runs from a read-only mount or a
-// sealed copy already.
-func SelfIsProtected() bool {
-	var st unix.Statfs_t
-	if err := unix.Statfs(selfExe, &st); err == nil && st.Flags&unix.ST_RDONLY != 0 {
-		return true
-	}
-	f, err := os.Open(selfExe)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	seals, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0)
-	return err == nil && seals&unix.F_SEAL_WRITE != 0
-}

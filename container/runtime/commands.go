@@ -1,6 +1,0 @@
-package runtime
-
-import "github.com/kist-containers/kist/internal/ui"
-
-// Commands returns the commands of this package.
-func Commands() []ui.Command { return nil }
