@@ -105,6 +105,8 @@ func indexTar(f *os.File) (*tarArchive, error) {
 		switch {
 		case errors.Is(err, io.EOF):
 			return a, nil
+		case errors.Is(err, tar.ErrHeader) && len(a.files) == 0:
+			return nil, errors.New("not a tar archive")
 		case err != nil:
 			return nil, fmt.Errorf("read archive: %w", err)
 		case len(a.files) >= maxArchiveFiles:

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -61,7 +62,7 @@ type historyRow struct{ Comment, CreatedAt, CreatedBy, CreatedSince, ID, Size st
 func (c *HistoryCmd) Run(s *Store, out *ui.Output) error {
 	img, err := s.ResolvePlatform(c.Image, c.Platform)
 	if err != nil {
-		return err
+		return fmt.Errorf("history: %w", err)
 	}
 	var rows []any
 	for _, st := range s.History(img) {

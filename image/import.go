@@ -60,12 +60,12 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 
 // ImportCmd is `kist import`.
 type ImportCmd struct {
-	Change   []string `short:"c" sep:"none" help:"Apply a Dockerfile instruction." placeholder:"INSTRUCTION"`
-	Message  string   `short:"m" help:"Comment for the history." placeholder:"TEXT"`
-	Platform string   `help:"os[/arch[/variant]] of the image." placeholder:"PLATFORM"`
-	Quiet    bool     `short:"q" help:"Accepted; nothing is shown anyway."`
-	Source   string   `arg:"" help:"File, URL, or - for standard input."`
-	Name     string   `arg:"" optional:"" help:"NAME[:TAG] of the image."`
+	forPlatform `embed:""`
+	Change      []string `short:"c" sep:"none" help:"Apply a Dockerfile instruction." placeholder:"INSTRUCTION"`
+	Message     string   `short:"m" help:"Comment for the history." placeholder:"TEXT"`
+	Quiet       bool     `short:"q" help:"Accepted; nothing is shown anyway."`
+	Source      string   `arg:"" help:"File, URL, or - for standard input."`
+	Name        string   `arg:"" optional:"" help:"NAME[:TAG] of the image."`
 }
 
 // Run imports and prints the ID.
@@ -75,7 +75,7 @@ func (c *ImportCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
 		return fmt.Errorf("import %s: %w", c.Source, err)
 	}
 	defer r.Close()
-	o := ImportOptions{Changes: c.Change, Message: c.Message, Platform: c.Platform, Source: c.Source}
+	o := ImportOptions{Changes: c.Change, Message: c.Message, Platform: c.platform(), Source: c.Source}
 	if c.Name != "" {
 		o.Names = []string{c.Name}
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -140,7 +141,7 @@ func (c *InspectCmd) Run(s *Store, out *ui.Output) error {
 	for _, name := range c.Image {
 		img, err := s.ResolvePlatform(name, c.Platform)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("inspect: %w", err))
 			continue
 		}
 		objects = append(objects, img.Inspect())

@@ -2,6 +2,7 @@ package image
 
 import (
 	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func (c *ListCmd) Run(s *Store, out *ui.Output) error {
 	}
 	list, err := c.selected(s)
 	if err != nil {
-		return err
+		return fmt.Errorf("images: %w", err)
 	}
 	t := ui.Table{
 		NoHeading: c.NoHeading,

@@ -14,13 +14,10 @@ import (
 // PullCmd is `kist pull`.
 type PullCmd struct {
 	RegistryFlags
-	AllTags  bool   `short:"a" help:"Pull all tags of the repository."`
-	Platform string `help:"Image for another platform: os[/arch[/variant]]." placeholder:"PLATFORM"`
-	OS       string `help:"Image for another operating system." placeholder:"OS"`
-	Arch     string `help:"Image for another architecture." placeholder:"ARCH"`
-	Variant  string `help:"Image for a variant of the architecture." placeholder:"VARIANT"`
-	Policy   string `default:"always" enum:"always,missing,never,newer" help:"always, missing, never or newer."`
-	Quiet    bool   `short:"q" help:"Show no progress, print only the name."`
+	forPlatform `embed:""`
+	AllTags     bool   `short:"a" help:"Pull all tags of the repository."`
+	Policy      string `default:"always" enum:"always,missing,never,newer" help:"always, missing, never or newer."`
+	Quiet       bool   `short:"q" help:"Show no progress, print only the name."`
 	// ContentTrust is docker's --disable-content-trust, gone with version 29.
 	ContentTrust bool     `name:"disable-content-trust" default:"true" hidden:""`
 	Image        []string `arg:"" help:"NAME[:TAG|@DIGEST]."`
@@ -96,13 +93,22 @@ func servedDigest(img *Image, name string) string {
 	return img.Digest
 }
 
-func (c *PullCmd) platform() string {
-	if c.Platform != "" || c.OS == "" && c.Arch == "" && c.Variant == "" {
-		return c.Platform
+// forPlatform says for which platform an image is: docker's one flag, or
+// podman's three.
+type forPlatform struct {
+	Platform string `help:"Image for another platform: os[/arch[/variant]]." placeholder:"PLATFORM"`
+	OS       string `help:"Image for another operating system." placeholder:"OS"`
+	Arch     string `help:"Image for another architecture." placeholder:"ARCH"`
+	Variant  string `help:"Image for a variant of the architecture." placeholder:"VARIANT"`
+}
+
+func (f *forPlatform) platform() string {
+	if f.Platform != "" || f.OS == "" && f.Arch == "" && f.Variant == "" {
+		return f.Platform
 	}
-	p := cmp.Or(c.OS, "linux") + "/" + cmp.Or(c.Arch, runtime.GOARCH)
-	if c.Variant != "" {
-		p += "/" + c.Variant
+	p := cmp.Or(f.OS, "linux") + "/" + cmp.Or(f.Arch, runtime.GOARCH)
+	if f.Variant != "" {
+		p += "/" + f.Variant
 	}
 	return p
 }
