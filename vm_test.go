@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestScriptsOnPureCgroupV2 runs the scripts on limits once more, in a machine
+// TestLimitsOnPureCgroupV2 runs the scripts on limits once more, in a machine
 // that has nothing but cgroup v2.
-func TestScriptsOnPureCgroupV2(t *testing.T) {
+func TestLimitsOnPureCgroupV2(t *testing.T) {
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	if testing.Short() || os.Geteuid() != 0 || err == nil {
 		t.Skip("needs root on a host with other cgroups, and half a minute")
