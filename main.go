@@ -56,6 +56,7 @@ type globals struct {
 	// Firewall and PublishAddress are of the published ports.
 	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." env:"KIST_FIREWALL"`
 	PublishAddress string       `name:"publish-address" help:"Where ports without an address are published: all addresses." placeholder:"IP" env:"KIST_PUBLISH_ADDRESS"`
+	AddressPools   string       `name:"address-pools" help:"What networks without --subnet are cut from: docker's pools." placeholder:"BASE:SIZE,…" env:"KIST_ADDRESS_POOLS"`
 	Debug          bool         `short:"D" help:"Show the inner paths and causes of errors."`
 	Help           cli.HelpFlag `help:"Show help and exit."`
 }
@@ -95,7 +96,7 @@ func run(args []string, out *ui.Output) (status int) {
 
 // network are the settings of networks.
 func (g *globals) network() network.Options {
-	return network.Options{Firewall: g.Firewall, PublishAddress: g.PublishAddress}
+	return network.Options{Firewall: g.Firewall, PublishAddress: g.PublishAddress, AddressPools: g.AddressPools}
 }
 
 // app is the domains, each knowing of the others only what it is handed here.

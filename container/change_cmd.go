@@ -236,5 +236,5 @@ func (c *RenameCmd) rename(ctx context.Context, e *Engine) error {
 	}
 	e.unclaim(old, ct.ID)
 	e.event(ct, "rename", map[string]string{"oldName": "/" + old})
-	return nil
+	return e.Networks.Rename(ctx, ct.ID, c.Name)
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/network"
 	"github.com/kist-containers/kist/volume"
 )
 
@@ -90,7 +92,7 @@ type networkFlags struct {
 	AddHost      []string `sep:"none" help:"Add a line to /etc/hosts." placeholder:"NAME:IP"`
 	NetworkAlias []string `aliases:"net-alias" sep:"none" help:"Name on the network." placeholder:"NAME"`
 	Ip           string   `help:"IPv4 address on the network." placeholder:"IP"`
-	Ip6          string   `help:"IPv6 address on the network." placeholder:"IP"`
+	Ip6          string   `name:"ip6" help:"IPv6 address on the network." placeholder:"IP"`
 	MacAddress   string   `help:"MAC address." placeholder:"MAC"`
 	LinkLocalIp  []string `sep:"none" help:"Link-local address." placeholder:"IP"`
 	NoHosts      bool     `help:"Leave the image's /etc/hosts alone."`
@@ -254,13 +256,11 @@ func (f *createFlags) network(c *Config) error {
 	if f.NoHosts && len(f.AddHost) > 0 {
 		return errors.New("--no-hosts and --add-host contradict each other")
 	}
-	n.Mode = "bridge"
-	if len(f.Network) > 0 {
-		n.Mode = f.Network[0]
+	networks, err := f.endpoints()
+	if err != nil {
+		return err
 	}
-	if n.Mode == "default" {
-		n.Mode = "bridge"
-	}
+	n.Mode = networks[0].Network
 	special := n.Mode == "none" || n.Mode == "host" || strings.HasPrefix(n.Mode, "container:")
 	if special && len(f.Network) > 1 {
 		return fmt.Errorf("--network %s: cannot be combined with another network", n.Mode)
@@ -278,12 +278,36 @@ func (f *createFlags) network(c *Config) error {
 	if special {
 		return nil
 	}
-	for i, name := range append([]string{n.Mode}, f.Network[min(1, len(f.Network)):]...) {
-		ep := Endpoint{Network: name}
-		if i == 0 {
-			ep.Aliases, ep.IPv4, ep.IPv6, ep.MAC, ep.LinkLocal = f.NetworkAlias, f.Ip, f.Ip6, f.MacAddress, f.LinkLocalIp
-		}
-		n.Networks = append(n.Networks, ep)
-	}
+	f.firstEndpoint(&networks[0])
+	n.Networks = networks
 	return nil
+}
+
+// endpoints are the wishes of --network, of which there is always one.
+func (f *createFlags) endpoints() ([]Endpoint, error) {
+	var list []Endpoint
+	for _, w := range f.Network {
+		ep := network.EndpointConfig{Network: w}
+		if !strings.HasPrefix(w, "container:") {
+			var err error
+			if ep, err = network.ParseEndpoint(w); err != nil {
+				return nil, err
+			}
+		}
+		if ep.Network == "default" {
+			ep.Network = network.DefaultBridge
+		}
+		list = append(list, Endpoint(ep))
+	}
+	if len(list) == 0 {
+		list = []Endpoint{{Network: network.DefaultBridge}}
+	}
+	return list, nil
+}
+
+// firstEndpoint gives the first network the flags that name none.
+func (f *createFlags) firstEndpoint(ep *Endpoint) {
+	ep.Aliases = append(ep.Aliases, f.NetworkAlias...)
+	ep.LinkLocal = append(ep.LinkLocal, f.LinkLocalIp...)
+	ep.IPv4, ep.IPv6, ep.MAC = cmp.Or(f.Ip, ep.IPv4), cmp.Or(f.Ip6, ep.IPv6), cmp.Or(f.MacAddress, ep.MAC)
 }

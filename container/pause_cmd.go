@@ -135,12 +135,14 @@ func (c *PortCmd) show(e *Engine, out *ui.Output, ct *Config, prefix string) err
 	if s != nil {
 		for _, p := range s.Ports {
 			inside := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
-			switch {
-			case want == "":
-				out.Printf("%s%s -> %s\n", prefix, inside, p.Host())
-			case want == inside:
-				out.Print(p.Host())
-				found = true
+			for _, host := range p.Hosts() {
+				switch want {
+				case "":
+					out.Printf("%s%s -> %s\n", prefix, inside, host)
+				case inside:
+					out.Print(host)
+					found = true
+				}
 			}
 		}
 	}

@@ -280,7 +280,9 @@ func (e *Engine) portsText(c *Config) string {
 		for _, p := range s.Ports {
 			inside := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
 			published[inside] = true
-			list = append(list, fmt.Sprintf("%s->%s", p.Host(), inside))
+			for _, host := range p.Hosts() {
+				list = append(list, host+"->"+inside)
+			}
 		}
 	}
 	var exposed []string

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,11 +22,6 @@ type bridgeDriver struct{}
 var _ driver = bridgeDriver{}
 
 func (bridgeDriver) check(n *Network) error {
-	for key := range n.Options {
-		if !strings.HasPrefix(key, "com.docker.network.") {
-			return fmt.Errorf("option %s: a bridge network has none such", key)
-		}
-	}
 	if n.Link == "" {
 		n.Link = n.Options[optBridgeName]
 	}
@@ -38,7 +31,7 @@ func (bridgeDriver) check(n *Network) error {
 	if !validLink(n.Link) {
 		return fmt.Errorf("option %s=%s: not a name of a link", optBridgeName, n.Link)
 	}
-	return nil
+	return n.checkBridgeOptions()
 }
 
 // find looks the link up.
@@ -91,39 +84,76 @@ func (m *Manager) makeBridge(ctx context.Context, n *Network) (netlink.Link, err
 	if err != nil {
 		return nil, fmt.Errorf("bridge %s: %w", n.Link, err)
 	}
-	pool := netip.MustParsePrefix(n.Subnet)
-	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", n.Gateway, pool.Bits()))
+	return found, n.addGateways(found)
+}
+
+// addGateways gives the bridge its addresses, but where the host is to have no part
+// in the network.
+func (n *Network) addGateways(bridge netlink.Link) error {
+	for _, f := range n.families() {
+		if n.gatewayMode(f) == modeIsolated || !f.v6 && n.set(optInhibit) {
+			continue
+		}
+		list := []string{fmt.Sprintf("%s/%d", *f.gateway, f.pool().Bits())}
+		if f.v6 {
+			// The kernel asks for the containers' links from an address of the link; its
+			// own is not ready for a second.
+			list = append(list, "fe80::1/64")
+		}
+		for _, a := range list {
+			if err := n.addGateway(bridge, a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Network) addGateway(bridge netlink.Link, address string) error {
+	addr, err := netlink.ParseAddr(address)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := netlink.AddrAdd(found, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("address of %s: %w", n.Link, err)
+	if addr.IP.To4() == nil {
+		addr.Flags = unix.IFA_F_NODAD // a bridge without ports would wait for ever
 	}
-	return found, nil
+	if err := netlink.AddrAdd(bridge, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("address of %s: %w", n.Link, err)
+	}
+	return nil
 }
 
 // chooseAgain takes another subnet if the host has come to use the one that was
 // chosen: by a VPN, or a network of another root.
 func (m *Manager) chooseAgain(n *Network) error {
-	if m.dropStale(n, ""); !n.Chosen || len(n.Leases) > 0 {
+	if m.dropStale(n, ""); !n.Chosen && !n.Chosen6 || len(n.Leases) > 0 {
 		return nil
 	}
 	if _, err := netlink.LinkByName(n.Link); err == nil {
 		return nil // half made: the address may be its own
 	}
 	taken, err := hostPrefixes()
-	if err != nil || !overlapsAny(netip.MustParsePrefix(n.Subnet), taken) {
-		return err
-	}
-	others, err := m.List()
 	if err != nil {
 		return err
 	}
-	pool, err := freePool(others)
-	if err != nil {
-		return err
+	changed := false
+	for _, f := range n.families() {
+		if !*f.chosen || !overlapsAny(f.pool(), taken) {
+			continue
+		}
+		others, err := m.List()
+		if err != nil {
+			return err
+		}
+		pool, err := m.freePool(f.v6, others)
+		if err != nil {
+			return err
+		}
+		*f.subnet, *f.gateway, changed = pool.String(), pool.Addr().Next().String(), true
 	}
-	n.Subnet, n.Gateway = pool.String(), pool.Addr().Next().String()
+	if !changed {
+		return nil
+	}
 	return m.writeNetwork(n)
 }
 
@@ -159,37 +189,6 @@ func setUp(name string) error {
 	return nil
 }
 
-// configure runs in the sandbox.
-func (e *Endpoint) configure() error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	link, err := h.LinkByName(e.Link)
-	if err != nil {
-		return err
-	}
-	if e.MAC != "" {
-		if err := setMAC(h, link, e.MAC); err != nil {
-			return err
-		}
-	} else {
-		e.MAC = link.Attrs().HardwareAddr.String()
-	}
-	addr, err := netlink.ParseAddr(e.Address)
-	if err != nil {
-		return err
-	}
-	if err := addAddress(h, link, addr); err != nil {
-		return fmt.Errorf("address %s: %w", e.Address, err)
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return fmt.Errorf("bring up %s: %w", e.Link, err)
-	}
-	return e.route(h, link)
-}
-
 // addAddress waits for an ipvlan link of a sandbox just removed: the kernel takes
 // namespaces apart later, and until then the parent knows its address as used.
 func addAddress(h *netlink.Handle, link netlink.Link, addr *netlink.Addr) error {
@@ -199,23 +198,6 @@ func addAddress(h *netlink.Handle, link netlink.Link, addr *netlink.Addr) error 
 			return err
 		}
 	}
-}
-
-// route makes the endpoint the sandbox's way to everywhere, if it is to be.
-func (e *Endpoint) route(h *netlink.Handle, link netlink.Link) error {
-	if !e.Default {
-		return nil
-	}
-	r := &netlink.Route{LinkIndex: link.Attrs().Index}
-	if e.OnLink {
-		r.Dst, r.Scope = &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, netlink.SCOPE_LINK
-	} else {
-		r.Gw = netip.MustParseAddr(e.Gateway).AsSlice()
-	}
-	if err := h.RouteAdd(r); err != nil {
-		return fmt.Errorf("default route: %w", err)
-	}
-	return nil
 }
 
 // inNamespace runs f on a thread in ns. The thread is never unlocked, so it dies

@@ -146,9 +146,9 @@ func (p plug) runtimeConf() *libcni.RuntimeConf {
 		ContainerID: p.s.ID, NetNS: p.s.Key, IfName: p.e.Link,
 		Args: [][2]string{{"IgnoreUnknown", "1"}}, CapabilityArgs: map[string]any{},
 	}
-	if p.e.wanted != "" {
-		rt.Args = append(rt.Args, [2]string{"IP", p.e.wanted})
-		rt.CapabilityArgs["ips"] = []string{p.e.wanted}
+	if p.e.Wish.IPv4 != "" {
+		rt.Args = append(rt.Args, [2]string{"IP", p.e.Wish.IPv4})
+		rt.CapabilityArgs["ips"] = []string{p.e.Wish.IPv4}
 	}
 	if p.e.MAC != "" {
 		rt.Args = append(rt.Args, [2]string{"MAC", p.e.MAC})

@@ -44,8 +44,8 @@ func (p plug) take(result types.Result) error {
 
 // asWanted refuses an address that is not the one of --ip.
 func (e *Endpoint) asWanted() error {
-	if ip, _, _ := strings.Cut(e.Address, "/"); e.wanted != "" && ip != e.wanted {
-		return fmt.Errorf("--ip %s: the network gave %s", e.wanted, ip)
+	if ip, _, _ := strings.Cut(e.Address, "/"); e.Wish.IPv4 != "" && ip != e.Wish.IPv4 {
+		return fmt.Errorf("--ip %s: the network gave %s", e.Wish.IPv4, ip)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -35,28 +36,27 @@ func (m *Manager) Connect(ctx context.Context, id string, e EndpointConfig) (err
 	if n, err = m.join(ctx, s, e, s.freeIndex()); err != nil {
 		return errors.Join(err, m.release(context.WithoutCancel(ctx), e.Network, id))
 	}
-	added := &s.Endpoints[len(s.Endpoints)-1]
-	added.Default = !n.Internal && !slices.ContainsFunc(s.Endpoints, func(o Endpoint) bool { return o.Default })
-	if s.Resolver == nil {
-		s.Resolver = &Resolver{Names: map[string][]string{}}
-	}
-	s.Resolver.Names[n.Name] = unique(append([]string{s.Name, id[:min(12, len(id))]}, e.Aliases...))
+	s.name(n.Name, e.Aliases)
 	if err := m.record(s); err != nil {
 		return err
 	}
-	if err := m.connect(ctx, s, n, added); err != nil {
+	if err := m.connect(ctx, s, n); err != nil {
 		return errors.Join(err, m.leave(context.WithoutCancel(ctx), s, n.Name))
 	}
-	return errors.Join(m.record(s), m.announce(s), m.share(ctx, s))
+	return errors.Join(s.tellContainer(), m.record(s), m.announce(s), m.share(ctx, s))
 }
 
-func (m *Manager) connect(ctx context.Context, s *Sandbox, n *Network, e *Endpoint) error {
+// connect makes the sandbox's newest endpoint.
+func (m *Manager) connect(ctx context.Context, s *Sandbox, n *Network) error {
 	ns, err := os.Open(s.Key)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return plug{m, n, s, e, ns}.connect(ctx)
+	if err := (plug{m, n, s, &s.Endpoints[len(s.Endpoints)-1], ns}).connect(ctx); err != nil {
+		return err
+	}
+	return m.reroute(ctx, s, ns, s.portBlocks())
 }
 
 // lockSandbox keeps other commands from the sandbox's record.
@@ -99,11 +99,7 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 		return fmt.Errorf("the container is not in network %s", network)
 	}
 	e := s.Endpoints[i]
-	if i == 0 && len(s.Ports) > 0 { // they lead to this address
-		if err := m.removeRules(ctx, s.portBlocks()); err != nil {
-			return err
-		}
-	}
+	ports := s.portBlocks()
 	if err := nameserver.Withdraw(m.endpointDir(network), s.ID); err != nil {
 		return err
 	}
@@ -125,13 +121,7 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 		return err
 	}
 	s.Endpoints = slices.Delete(s.Endpoints, i, i+1)
-	if i == 0 && len(s.Ports) > 0 {
-		err = m.addRules(ctx, s.portBlocks())
-	}
-	if e.Default {
-		err = errors.Join(err, m.reroute(s, ns))
-	}
-	return errors.Join(err, m.record(s))
+	return errors.Join(m.reroute(ctx, s, ns, ports), s.tellContainer(), m.record(s))
 }
 
 // removeInside removes the link from within the sandbox, its other end with it.
@@ -155,31 +145,54 @@ func (e *Endpoint) removeInside() error {
 	return nil
 }
 
-// reroute gives the sandbox another default route after it lost its own.
-func (m *Manager) reroute(s *Sandbox, ns *os.File) error {
-	var networks []*Network
-	for _, e := range s.Endpoints {
-		n, err := m.readNetwork(e.Network)
-		if err != nil {
-			return fmt.Errorf("network %s: %w", e.Network, err)
-		}
-		networks = append(networks, n)
-	}
-	s.chooseDefault(networks)
-	i := slices.IndexFunc(s.Endpoints, func(e Endpoint) bool { return e.Default })
-	if i < 0 {
-		return nil
-	}
-	return inNamespace(ns, func() error {
+// reroute settles the way to everywhere after the endpoints changed, and leads the
+// published ports, whose rules were those of before, there too.
+func (m *Manager) reroute(ctx context.Context, s *Sandbox, ns *os.File, before []block) error {
+	s.chooseDefault()
+	err := inNamespace(ns, func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		link, err := h.LinkByName(s.Endpoints[i].Link)
-		if err != nil {
-			return err
+		for _, e := range s.Endpoints {
+			if !e.Default && !e.Default6 {
+				continue
+			}
+			link, err := h.LinkByName(e.Link)
+			if err != nil {
+				return err
+			}
+			if err := e.route(h, link); err != nil {
+				return err
+			}
 		}
-		return s.Endpoints[i].route(h, link)
+		return nil
 	})
+	after := s.portBlocks()
+	if err != nil || len(s.Ports) == 0 || reflect.DeepEqual(before, after) {
+		return err
+	}
+	return errors.Join(m.removeRules(ctx, before), m.addRules(ctx, after))
+}
+
+// Rename makes a running container known by another name.
+func (m *Manager) Rename(ctx context.Context, id, name string) error {
+	l, s, err := m.lockSandbox(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	old := s.Name
+	s.Name = name
+	if s.Resolver != nil {
+		for network, names := range s.Resolver.Names {
+			names = slices.DeleteFunc(names, func(n string) bool { return n == old })
+			s.Resolver.Names[network] = unique(append([]string{name}, names...))
+		}
+	}
+	return errors.Join(m.record(s), m.announce(s), m.share(ctx, s))
 }

@@ -16,10 +16,15 @@ type Containers interface {
 
 // ConnectCmd is `kist network connect`.
 type ConnectCmd struct {
-	Alias     []string `sep:"none" help:"Another name of the container in this network." placeholder:"NAME"`
-	Ip        string   `help:"IPv4 address." placeholder:"IP"`
-	Network   string   `arg:"" help:"Name or ID of a network."`
-	Container string   `arg:"" help:"Name or ID of a container."`
+	Alias       []string `sep:"none" help:"Another name of the container in this network." placeholder:"NAME"`
+	Ip          string   `help:"IPv4 address." placeholder:"IP"`
+	Ip6         string   `name:"ip6" help:"IPv6 address." placeholder:"IP"`
+	LinkLocalIp []string `sep:"none" help:"Another address, link-local." placeholder:"IP"`
+	DriverOpt   []string `sep:"none" help:"Option of the endpoint." placeholder:"KEY=VALUE"`
+	GwPriority  int      `help:"The highest is the way to everywhere." placeholder:"N"`
+	Link        []string `hidden:"" sep:"none"`
+	Network     string   `arg:"" help:"Name or ID of a network."`
+	Container   string   `arg:"" help:"Name or ID of a container."`
 }
 
 // Run joins the container to the network, now if it runs, and at its starts.
@@ -39,7 +44,10 @@ func (c *ConnectCmd) connect(ctx context.Context, m *Manager, all Containers) er
 		}
 		name = n.Name
 	}
-	e := EndpointConfig{Network: name, Aliases: c.Alias, IPv4: c.Ip}
+	e, err := c.wish(name)
+	if err != nil {
+		return err
+	}
 	id, err := all.EditNetworks(ctx, c.Container, func(list []EndpointConfig) ([]EndpointConfig, error) {
 		if slices.ContainsFunc(list, e.same) {
 			return nil, errors.New("it is in that network already")
@@ -57,6 +65,19 @@ func (c *ConnectCmd) connect(ctx context.Context, m *Manager, all Containers) er
 		return slices.DeleteFunc(list, e.same), nil
 	})
 	return errors.Join(err, undo)
+}
+
+func (c *ConnectCmd) wish(network string) (EndpointConfig, error) {
+	e := EndpointConfig{Network: network, Aliases: c.Alias, IPv4: c.Ip, IPv6: c.Ip6, LinkLocal: c.LinkLocalIp, GwPriority: c.GwPriority}
+	if len(c.Link) > 0 {
+		return e, errors.New("--link: containers of one network know each other's names; give another by --alias")
+	}
+	for _, o := range c.DriverOpt {
+		if err := e.SetOption(o); err != nil {
+			return e, err
+		}
+	}
+	return e, nil
 }
 
 func (e EndpointConfig) same(o EndpointConfig) bool { return o.Network == e.Network }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/kist-containers/kist/internal/ui"
@@ -12,17 +13,22 @@ import (
 // CreateCmd is `kist network create`.
 type CreateCmd struct {
 	Driver     string   `short:"d" default:"bridge" help:"bridge, macvlan, ipvlan, overlay or cni."`
-	Subnet     string   `help:"Addresses of the network." placeholder:"CIDR"`
-	Gateway    string   `help:"Address of the way out: the subnet's first." placeholder:"IP"`
-	IpRange    string   `name:"ip-range" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`
+	Subnet     []string `sep:"none" help:"Addresses of the network; one of each family." placeholder:"CIDR"`
+	Gateway    []string `sep:"none" help:"Address of the way out: the subnet's first." placeholder:"IP"`
+	IpRange    []string `name:"ip-range" sep:"none" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`
 	AuxAddress []string `name:"aux-address" sep:"none" help:"Address that no container gets." placeholder:"NAME=IP"`
+	Ipv4       bool     `name:"ipv4" negatable:"" default:"true" help:"Give IPv4 addresses."`
+	Ipv6       bool     `name:"ipv6" help:"Give IPv6 addresses too."`
 	IpamDriver string   `name:"ipam-driver" default:"default" help:"Who gives addresses: default, dhcp, or a plugin of CNI." placeholder:"NAME"`
 	IpamOpt    []string `name:"ipam-opt" sep:"none" help:"Option of the address plugin; the value may be JSON." placeholder:"KEY=VALUE"`
 	Internal   bool     `help:"Lead to no other network."`
 	Attachable bool     `help:"For docker's sake: every network is."`
+	Ingress    bool     `hidden:""`
+	Scope      string   `help:"local: kist has no swarm." placeholder:"SCOPE"`
+	ConfigOnly bool     `help:"Keep the settings for other networks' --config-from."`
+	ConfigFrom string   `help:"Take the settings of a network made by --config-only." placeholder:"NETWORK"`
 	Opt        []string `short:"o" sep:"none" help:"Option of the driver." placeholder:"KEY=VALUE"`
 	Label      []string `sep:"none" help:"Label of the network." placeholder:"KEY=VALUE"`
-	Ipv6       bool     `help:"Give IPv6 addresses too (not there yet: refused)."`
 	Name       string   `arg:"" help:"Name of the network."`
 }
 
@@ -39,37 +45,73 @@ func (c *CreateCmd) Run(ctx context.Context, m *Manager, out *ui.Output) error {
 	return nil
 }
 
+// swarm refuses what only a swarm has.
+func (c *CreateCmd) swarm() error {
+	if c.Ingress {
+		return errors.New("--ingress: kist has no swarm, whose mesh that is (publish a port by kist run -p)")
+	}
+	if c.Scope != "" && c.Scope != "local" {
+		return fmt.Errorf("--scope %s: kist has no swarm (local; a network of several hosts is --driver overlay)", c.Scope)
+	}
+	return nil
+}
+
 func (c *CreateCmd) network() (*Network, error) {
-	if c.Ipv6 {
-		return nil, errors.New("--ipv6: networks have IPv4 addresses only")
-	}
-	aux, err := pairs("--aux-address", c.AuxAddress)
-	if err != nil {
-		return nil, err
-	}
-	for i, o := range c.Opt {
-		if !strings.Contains(o, "=") { // docker: -o encrypted
-			c.Opt[i] = o + "="
-		}
-	}
-	options, err := pairs("--opt", c.Opt)
-	if err != nil {
-		return nil, err
-	}
-	addressing, err := pairs("--ipam-opt", c.IpamOpt)
-	if err != nil {
+	if err := c.swarm(); err != nil {
 		return nil, err
 	}
 	n := &Network{
-		IPAM: c.IpamDriver, IPAMOptions: addressing,
-		Name: c.Name, Driver: c.Driver, Subnet: c.Subnet, Gateway: c.Gateway, IPRange: c.IpRange,
-		Reserved: aux, Internal: c.Internal, Options: options, Labels: map[string]string{},
+		Name: c.Name, Driver: c.Driver, Internal: c.Internal, IPAM: c.IpamDriver, NoIPv4: !c.Ipv4, IPv6: c.Ipv6,
+		ConfigOnly: c.ConfigOnly, ConfigFrom: c.ConfigFrom, Labels: map[string]string{},
+	}
+	var err error
+	for _, p := range []struct {
+		flag string
+		list []string
+		to   *map[string]string
+	}{{"--aux-address", c.AuxAddress, &n.Reserved}, {"--opt", c.Opt, &n.Options}, {"--ipam-opt", c.IpamOpt, &n.IPAMOptions}} {
+		if *p.to, err = pairs(p.flag, p.list); err != nil {
+			return nil, err
+		}
+	}
+	for key, off := range map[string]*bool{optEnable4: &n.NoIPv4, optEnable6: &n.IPv6} {
+		if v, ok := n.Options[key]; ok {
+			on, _ := strconv.ParseBool(v)
+			*off = on == (key == optEnable6)
+		}
 	}
 	for _, l := range c.Label {
 		key, value, _ := strings.Cut(l, "=")
 		n.Labels[key] = value
 	}
-	return n, nil
+	return n, c.addresses(n)
+}
+
+// addresses gives every address to its family.
+func (c *CreateCmd) addresses(n *Network) error {
+	for _, a := range []struct {
+		flag   string
+		list   []string
+		v4, v6 *string
+	}{{"--subnet", c.Subnet, &n.Subnet, &n.Subnet6}, {"--gateway", c.Gateway, &n.Gateway, &n.Gateway6}, {"--ip-range", c.IpRange, &n.IPRange, &n.IPRange6}} {
+		for _, s := range a.list {
+			to := a.v4
+			if strings.Contains(s, ":") {
+				to = a.v6
+			}
+			if to == a.v6 && !n.IPv6 {
+				return fmt.Errorf("%s %s: the network has no IPv6 without --ipv6", a.flag, s)
+			}
+			if to == a.v4 && n.NoIPv4 {
+				return fmt.Errorf("%s %s: the network has no IPv4", a.flag, s)
+			}
+			if *to != "" {
+				return fmt.Errorf("%s %s: a network has one of each family, and this one %s", a.flag, s, *to)
+			}
+			*to = s
+		}
+	}
+	return nil
 }
 
 func pairs(flag string, list []string) (map[string]string, error) {

@@ -95,7 +95,7 @@ func (p plug) dhcpOptions() []dhcpv4.Modifier {
 	if p.s.Name != "" {
 		list = append(list, dhcpv4.WithOption(dhcpv4.OptHostName(p.s.Name)))
 	}
-	if a, err := netip.ParseAddr(p.e.wanted); err == nil {
+	if a, err := netip.ParseAddr(p.e.Wish.IPv4); err == nil {
 		list = append(list, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(a.AsSlice())))
 	}
 	return list

@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 )
 
@@ -51,6 +53,7 @@ func driverOf(name string) (driver, error) {
 // docker's names of options.
 const (
 	optBridgeName = "com.docker.network.bridge.name"
+	optInhibit    = "com.docker.network.bridge.inhibit_ipv4"
 	optICC        = "com.docker.network.bridge.enable_icc"
 	optMasquerade = "com.docker.network.bridge.enable_ip_masquerade"
 	optMTU        = "com.docker.network.driver.mtu"
@@ -63,6 +66,12 @@ func (n *Network) flag(key string) bool {
 	return err != nil || on
 }
 
+// set is a truth among the options; absent means no.
+func (n *Network) set(key string) bool {
+	on, _ := strconv.ParseBool(n.Options[key])
+	return on
+}
+
 func (n *Network) mtu() int {
 	v, _ := strconv.Atoi(n.Options[optMTU])
 	return v
@@ -70,7 +79,7 @@ func (n *Network) mtu() int {
 
 // checkCommon refuses values that no driver takes.
 func (n *Network) checkCommon() error {
-	for _, key := range []string{optICC, optMasquerade} {
+	for _, key := range []string{optICC, optMasquerade, optInhibit} {
 		if v, ok := n.Options[key]; ok {
 			if _, err := strconv.ParseBool(v); err != nil {
 				return fmt.Errorf("option %s=%s: want true or false", key, v)
@@ -81,6 +90,15 @@ func (n *Network) checkCommon() error {
 		if mtu, err := strconv.Atoi(v); err != nil || mtu < 68 || mtu > 65535 {
 			return fmt.Errorf("option %s=%s: want a number of 68 to 65535", optMTU, v)
 		}
+	}
+	if n.IPv6 && n.mtu() != 0 && n.mtu() < 1280 {
+		return fmt.Errorf("option %s=%d: IPv6 needs 1280", optMTU, n.mtu())
+	}
+	if n.IPv6 && (n.outside() || !slices.Contains([]string{"bridge", "macvlan", "ipvlan"}, n.driverName())) {
+		return errors.New("--ipv6: addresses of plugins, of DHCP and of overlays are theirs to give")
+	}
+	if n.NoIPv4 && !n.IPv6 {
+		return errors.New("--ipv4=false: a network without IPv4 needs --ipv6")
 	}
 	if p, ok := n.Options[optPrefix]; ok && !validLink(p+"0") {
 		return fmt.Errorf("option %s=%s: not the beginning of a link's name", optPrefix, p)

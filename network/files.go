@@ -2,6 +2,7 @@ package network
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,8 +58,8 @@ func hostsFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 		}
 	}
 	gateway := ""
-	if len(s.Endpoints) > 0 {
-		gateway = s.Endpoints[0].Gateway
+	if e := s.gate(); e != nil {
+		gateway = cmp.Or(e.Gateway, e.Gateway6)
 	}
 	for _, h := range cfg.ExtraHosts {
 		line, err := extraHost(h, gateway)
@@ -67,15 +68,67 @@ func hostsFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 		}
 		text += line
 	}
+	return text + s.ownHosts(cfg.resolver().names()), nil
+}
+
+// names are the container's own as /etc/hosts has them.
+func (r *Resolver) names() string {
+	return strings.TrimSpace(r.FullName + " " + r.Hostname)
+}
+
+// ownHosts are the lines of the sandbox's own addresses.
+func (s *Sandbox) ownHosts(names string) (text string) {
 	for _, e := range s.Endpoints {
-		ip, _, _ := strings.Cut(e.Address, "/")
-		names := cfg.Hostname
-		if cfg.Domainname != "" {
-			names = cfg.Hostname + "." + cfg.Domainname + " " + cfg.Hostname
+		for _, address := range []string{e.Address, e.Address6} {
+			if ip, _, ok := strings.Cut(address, "/"); ok && names != "" {
+				text += ip + "\t" + names + "\n"
+			}
 		}
-		text += ip + "\t" + names + "\n"
 	}
-	return text, nil
+	return text
+}
+
+// tellContainer brings hosts and resolv.conf up to date after the endpoints changed,
+// in place because the container has them mounted. What it wrote itself stays.
+func (s *Sandbox) tellContainer() error {
+	if s.Dir == "" {
+		return nil // of before an update of kist
+	}
+	return errors.Join(s.renewHosts(), s.renewResolver())
+}
+
+func (s *Sandbox) renewHosts() error {
+	file := filepath.Join(s.Dir, "hosts")
+	data, err := os.ReadFile(file)
+	if err != nil || s.Resolver == nil {
+		return err
+	}
+	names, text := s.Resolver.names(), ""
+	for line := range strings.Lines(string(data)) {
+		if names == "" || !strings.HasSuffix(strings.TrimSuffix(line, "\n"), "\t"+names) {
+			text += line
+		}
+	}
+	return os.WriteFile(file, []byte(text+s.ownHosts(names)), 0o644)
+}
+
+// renewResolver leads the container to the name server that it has now.
+func (s *Sandbox) renewResolver() error {
+	file := filepath.Join(s.Dir, "resolv.conf")
+	r, err := readResolver(file)
+	if err != nil || !s.named() || slices.Contains(r.servers, nameserver.Address) {
+		return err
+	}
+	r.ask()
+	return os.WriteFile(file, []byte(r.text()), 0o644)
+}
+
+// ask makes the sandbox's name server the only one.
+func (r *resolver) ask() {
+	r.servers = []string{nameserver.Address}
+	if !slices.ContainsFunc(r.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+		r.options = append(r.options, "ndots:0")
+	}
 }
 
 // extraHost reads --add-host: NAME:IP or NAME=IP, the IP perhaps host-gateway.
@@ -141,7 +194,7 @@ func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 		}
 	}
 	if len(s.Endpoints) > 0 && !s.named() {
-		r.reachable()
+		r.reachable(slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Address6 != "" }))
 	}
 	for _, x := range []struct {
 		given []string
@@ -153,10 +206,7 @@ func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 	}
 	if s.named() {
 		// The name server asks those of --dns.
-		r.servers = []string{nameserver.Address}
-		if !slices.ContainsFunc(r.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
-			r.options = append(r.options, "ndots:0")
-		}
+		r.ask()
 	}
 	for _, server := range cfg.DNS {
 		if _, err := netip.ParseAddr(server); err != nil {
@@ -168,10 +218,10 @@ func resolvFile(cfg SandboxConfig, s *Sandbox) (string, error) {
 
 // reachable keeps the servers that a container can reach: not those on the
 // host's loopback, nor IPv6 ones on a network that has none.
-func (r *resolver) reachable() {
+func (r *resolver) reachable(v6 bool) {
 	var kept []string
 	for _, s := range r.servers {
-		if a, err := netip.ParseAddr(s); err == nil && a.Is4() && !a.IsLoopback() {
+		if a, err := netip.ParseAddr(s); err == nil && (a.Is4() || v6) && !a.IsLoopback() {
 			kept = append(kept, s)
 		}
 	}

@@ -25,8 +25,9 @@ const (
 	chainMasq    = "KIST-MASQ"
 )
 
-// ruleset is a table's rules, in the order of appending.
+// A rule is of IPv4 or of IPv6.
 type rule struct {
+	v6           bool
 	table, chain string
 	spec         []string
 }
@@ -56,8 +57,12 @@ func lockFirewall(ctx context.Context) (*os.File, error) {
 	}
 }
 
-func openFirewall() (*iptables.IPTables, error) {
-	ipt, err := iptables.New(iptables.Timeout(5))
+func openFirewall(v6 bool) (*iptables.IPTables, error) {
+	protocol := iptables.ProtocolIPv4
+	if v6 {
+		protocol = iptables.ProtocolIPv6
+	}
+	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Path(tool(program("iptables", v6))), iptables.Timeout(5))
 	if err != nil {
 		return nil, fmt.Errorf("iptables: %w (install it, or use --network none or host)", err)
 	}
@@ -74,12 +79,23 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 		return err
 	}
 	defer l.Close()
-	have, err := loadRules(ctx)
+	for _, v6 := range []bool{false, true} {
+		if part := ofFamily(blocks, v6); len(part) > 0 {
+			if err := addFamily(ctx, v6, part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func addFamily(ctx context.Context, v6 bool, blocks []block) error {
+	have, err := loadRules(ctx, v6)
 	if err != nil {
 		return err
 	}
-	if !have.complete() {
-		ipt, err := openFirewall()
+	if !have.complete(v6) {
+		ipt, err := openFirewall(v6)
 		if err == nil {
 			err = makeChains(ipt)
 		}
@@ -91,7 +107,7 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 	for _, b := range blocks {
 		s.addMissing(have, b)
 	}
-	return s.run(ctx)
+	return s.run(ctx, v6)
 }
 
 // removeRules removes what is there of the blocks, and the chains after the last.
@@ -104,7 +120,18 @@ func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
 		return err
 	}
 	defer l.Close()
-	have, err := loadRules(ctx)
+	for _, v6 := range []bool{false, true} {
+		if part := ofFamily(blocks, v6); len(part) > 0 {
+			if err := removeFamily(ctx, v6, part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func removeFamily(ctx context.Context, v6 bool, blocks []block) error {
+	have, err := loadRules(ctx, v6)
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil // without iptables there never were rules
 	}
@@ -115,7 +142,7 @@ func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
 	for _, b := range blocks {
 		s.remove(have, b)
 	}
-	return s.run(ctx)
+	return s.run(ctx, v6)
 }
 
 // bridgeRules makes the rules of a network: NAT to the outside, and nobody in but
@@ -127,7 +154,7 @@ func (m *Manager) bridgeRules(ctx context.Context, n *Network) error {
 	if err := m.addRules(ctx, n.blocks()); err != nil || n.Internal {
 		return err
 	}
-	return m.forwarding()
+	return m.forwarding(n)
 }
 
 // removeBridgeRules removes them, and the chains when no network needs them more.
@@ -138,42 +165,74 @@ func (m *Manager) removeBridgeRules(ctx context.Context, n *Network) error {
 	if err := m.removeRules(ctx, n.blocks()); err != nil {
 		return err
 	}
-	return m.removeChains(ctx)
+	var errs []error
+	for _, f := range n.families() {
+		errs = append(errs, m.removeChains(ctx, f.v6))
+	}
+	return errors.Join(errs...)
 }
 
 func words(s string) []string { return strings.Fields(s) }
 
-// rules are the network's. The gates of all networks, which say who comes in,
-// stand before the ways out of any: so one network does not lead into another.
-func (n *Network) rules() (gates, ways []rule) {
+// rules are the network's of one family. The gates of all networks, which say who
+// comes in, stand before the ways out of any: so one network does not lead into another.
+func (n *Network) rules(f family) (gates, ways []rule) {
 	forward := func(list *[]rule, spec string) {
-		*list = append(*list, rule{"filter", chainForward, words(strings.ReplaceAll(spec, "BR", n.Link))})
+		*list = append(*list, rule{f.v6, "filter", chainForward, words(strings.ReplaceAll(spec, "BR", n.Link))})
 	}
 	within := " -j ACCEPT"
 	if !n.flag(optICC) {
 		within = " -j DROP"
 	}
 	if n.Internal {
-		forward(&gates, "! -s "+n.Subnet+" -o BR -j DROP")
-		forward(&gates, "! -d "+n.Subnet+" -i BR -j DROP")
+		forward(&gates, "! -s "+*f.subnet+" -o BR -j DROP")
+		forward(&gates, "! -d "+*f.subnet+" -i BR -j DROP")
 		forward(&ways, "-i BR -o BR"+within)
 		return gates, ways
 	}
+	mode := n.gatewayMode(f)
 	forward(&gates, "-o BR -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
 	forward(&gates, "-o BR -j "+chainPorts)
-	forward(&gates, "! -i BR -o BR -j DROP")
+	switch mode {
+	case modeUnprotected:
+		forward(&gates, "! -i BR -o BR -j ACCEPT")
+	case modeRouted:
+		if f.v6 {
+			forward(&gates, "! -i BR -o BR -p ipv6-icmp -j ACCEPT")
+		} else {
+			forward(&gates, "! -i BR -o BR -p icmp -j ACCEPT")
+		}
+		fallthrough
+	default:
+		forward(&gates, "! -i BR -o BR -j DROP")
+	}
 	forward(&ways, "-i BR -o BR"+within)
 	forward(&ways, "-i BR ! -o BR -j ACCEPT")
-	if n.flag(optMasquerade) {
-		ways = append(ways, rule{"nat", chainMasq, words("-s " + n.Subnet + " ! -o " + n.Link + " -j MASQUERADE")})
+	if n.flag(optMasquerade) && mode != modeRouted {
+		ways = append(ways, rule{f.v6, "nat", chainMasq, words("-s " + *f.subnet + " ! -o " + n.Link + n.source(f))})
 	}
 	return gates, ways
 }
 
+// source is how packets to the outside come to be the host's.
+func (n *Network) source(f family) string {
+	to := n.Options[optSource4]
+	if f.v6 {
+		to = n.Options[optSource6]
+	}
+	if to == "" {
+		return " -j MASQUERADE"
+	}
+	return " -j SNAT --to-source " + to
+}
+
 // blocks are the network's rules as they are made.
-func (n *Network) blocks() []block {
-	gates, ways := n.rules()
-	return []block{{top: true, rules: gates}, {rules: ways}}
+func (n *Network) blocks() (list []block) {
+	for _, f := range n.families() {
+		gates, ways := n.rules(f)
+		list = append(list, block{top: true, rules: gates}, block{rules: ways})
+	}
+	return list
 }
 
 // makeChains makes the chains and the jumps to them, the administrator's first.
@@ -187,7 +246,7 @@ func makeChains(ipt *iptables.IPTables) error {
 			return err
 		}
 	}
-	for _, r := range jumps() {
+	for _, r := range jumps(ipt.Proto() == iptables.ProtocolIPv6) {
 		var err error
 		if r.table == "filter" {
 			err = ipt.InsertUnique(r.table, r.chain, 1, r.spec...)
@@ -207,24 +266,28 @@ func chains() [][2]string {
 
 // jumps lead into the chains. Those of filter are inserted in this order, so the
 // administrator's comes to stand first.
-func jumps() []rule {
+func jumps(v6 bool) []rule {
+	loopback := "127.0.0.0/8"
+	if v6 {
+		loopback = "::1/128"
+	}
 	return []rule{
-		{"filter", "FORWARD", words("-j " + chainForward)},
-		{"filter", "FORWARD", words("-j " + chainUser)},
-		{"nat", "PREROUTING", words("-m addrtype --dst-type LOCAL -j " + chainDNAT)},
-		{"nat", "OUTPUT", words("! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j " + chainDNAT)},
-		{"nat", "POSTROUTING", words("-j " + chainMasq)},
+		{v6, "filter", "FORWARD", words("-j " + chainForward)},
+		{v6, "filter", "FORWARD", words("-j " + chainUser)},
+		{v6, "nat", "PREROUTING", words("-m addrtype --dst-type LOCAL -j " + chainDNAT)},
+		{v6, "nat", "OUTPUT", words("! -d " + loopback + " -m addrtype --dst-type LOCAL -j " + chainDNAT)},
+		{v6, "nat", "POSTROUTING", words("-j " + chainMasq)},
 	}
 }
 
 // complete reports whether chains and jumps are there.
-func (p present) complete() bool {
+func (p present) complete(v6 bool) bool {
 	for _, c := range chains() {
 		if !p.chain(c[0], c[1]) {
 			return false
 		}
 	}
-	for _, r := range jumps() {
+	for _, r := range jumps(v6) {
 		if !p.rule(r) {
 			return false
 		}
@@ -234,13 +297,13 @@ func (p present) complete() bool {
 
 // removeChains removes chains and jumps that nothing uses any more. Rules of the
 // administrator's keep theirs.
-func (m *Manager) removeChains(ctx context.Context) error {
+func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 	l, err := lockFirewall(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	have, err := loadRules(ctx)
+	have, err := loadRules(ctx, v6)
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil
 	}
@@ -253,7 +316,7 @@ func (m *Manager) removeChains(ctx context.Context) error {
 		}
 	}
 	s := script{}
-	for _, r := range jumps() {
+	for _, r := range jumps(v6) {
 		if r.spec[len(r.spec)-1] != chainUser || have.empty("filter", chainUser) {
 			s.remove(have, block{rules: []rule{r}})
 		}
@@ -263,53 +326,82 @@ func (m *Manager) removeChains(ctx context.Context) error {
 			s.add(c[0], "-X "+c[1])
 		}
 	}
-	return s.run(ctx)
+	return s.run(ctx, v6)
 }
 
 // forwarding lets the kernel route between the bridge and the rest.
-func (m *Manager) forwarding() error {
-	const file = "/proc/sys/net/ipv4/ip_forward"
-	data, err := os.ReadFile(file)
-	if err != nil || strings.TrimSpace(string(data)) == "1" {
-		return err
+func (m *Manager) forwarding(n *Network) error {
+	for _, f := range n.families() {
+		file := "/proc/sys/net/ipv4/ip_forward"
+		if f.v6 {
+			file = "/proc/sys/net/ipv6/conf/all/forwarding"
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(data)) == "1" {
+			continue
+		}
+		if m.o.Warn != nil {
+			m.o.Warn("%s forwarding was off on this host: switched on for the containers' networks", f.name())
+		}
+		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+			return err
+		}
 	}
-	if m.o.Warn != nil {
-		m.o.Warn("IP forwarding was off on this host: switched on for the containers' networks")
-	}
-	return os.WriteFile(file, []byte("1"), 0)
+	return nil
 }
 
-// portRules are those of one published port: the way in from outside, and the
-// container's own way to itself through the host's address.
-func portRules(e Endpoint, p PublishedPort) []rule {
+// portRules are those of one published port in one family: the way in from outside,
+// and the container's own way to itself through the host's address.
+func (e *Endpoint) portRules(v6 bool, p PublishedPort) []rule {
+	address, mode := e.Address, e.Mode
+	if v6 {
+		address, mode = e.Address6, e.Mode6
+	}
+	prefix, err := netip.ParsePrefix(address)
+	if err != nil || e.Internal {
+		return nil
+	}
+	ip := prefix.Addr()
+	inside := " -p " + p.Proto + " -m " + p.Proto + " --dport " + strconv.Itoa(int(p.ContainerPort))
+	to := "-d " + single(ip) + " ! -i " + e.Bridge + " -o " + e.Bridge + inside
+	if mode == modeRouted {
+		return []rule{{v6, "filter", chainPorts, words(to + " -j ACCEPT")}}
+	}
 	host, err := netip.ParseAddr(p.HostIP)
-	if err == nil && (host.IsLoopback() || host.Is6()) {
+	if err == nil && (host.IsLoopback() || host.Is6() != v6) {
 		// Reached through the listener alone: no packet from outside is led to it.
 		return nil
 	}
-	ip, _, _ := strings.Cut(e.Address, "/")
-	inside := strconv.Itoa(int(p.ContainerPort))
-	to := ip + ":" + inside
-	match := "-p " + p.Proto + " -m " + p.Proto + " --dport " + strconv.Itoa(int(p.HostPort))
 	dst := ""
-	if p.HostIP != "" && p.HostIP != "0.0.0.0" {
-		dst = "-d " + p.HostIP + "/32 "
+	if err == nil && !host.IsUnspecified() {
+		dst = "-d " + single(host) + " "
 	}
-	return []rule{
-		{"filter", chainPorts, words("-d " + ip + "/32 ! -i " + e.Bridge + " -o " + e.Bridge + " -p " + p.Proto + " -m " + p.Proto + " --dport " + inside + " -j ACCEPT")},
-		{"nat", chainDNAT, words(dst + match + " -j DNAT --to-destination " + to)},
-		{"nat", chainMasq, words("-s " + ip + "/32 -d " + ip + "/32 -p " + p.Proto + " -m " + p.Proto + " --dport " + inside + " -j MASQUERADE")},
+	rules := []rule{
+		{v6, "filter", chainPorts, words(to + " -m conntrack --ctstate DNAT -j ACCEPT")},
+		{v6, "nat", chainDNAT, words(dst + "-p " + p.Proto + " -m " + p.Proto + " --dport " + strconv.Itoa(int(p.HostPort)) + " -j DNAT --to-destination " + netip.AddrPortFrom(ip, p.ContainerPort).String())},
+		{v6, "nat", chainMasq, words("-s " + single(ip) + " -d " + single(ip) + inside + " -j MASQUERADE")},
 	}
+	for _, link := range e.Trusted {
+		rules = append(rules, rule{v6, "filter", chainPorts, words("-d " + single(ip) + " -i " + link + " -o " + e.Bridge + inside + " -j ACCEPT")})
+	}
+	return rules
 }
+
+// single is an address as iptables-save prints it.
+func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
 // portBlocks are the rules of all ports of a sandbox.
 func (s *Sandbox) portBlocks() []block {
-	if len(s.Endpoints) == 0 || s.Endpoints[0].Bridge == "" {
+	e := s.gate()
+	if e == nil || e.Bridge == "" {
 		return nil // a plugin publishes them
 	}
 	var all block
 	for _, p := range s.Ports {
-		all.rules = append(all.rules, portRules(s.Endpoints[0], p)...)
+		all.rules = append(append(all.rules, e.portRules(false, p)...), e.portRules(true, p)...)
 	}
 	return []block{all}
 }

@@ -53,11 +53,36 @@ func tool(name string) string {
 	return name
 }
 
+// program is iptables-save or ip6tables-save, and so on.
+func program(name string, v6 bool) string {
+	if v6 {
+		return strings.Replace(name, "ip", "ip6", 1)
+	}
+	return name
+}
+
+// ofFamily are the blocks with only the rules of one family.
+func ofFamily(blocks []block, v6 bool) (list []block) {
+	for _, b := range blocks {
+		var rules []rule
+		for _, r := range b.rules {
+			if r.v6 == v6 {
+				rules = append(rules, r)
+			}
+		}
+		if len(rules) > 0 {
+			list = append(list, block{b.top, rules})
+		}
+	}
+	return list
+}
+
 // loadRules is Like: iptables-save
-func loadRules(ctx context.Context) (present, error) {
-	out, err := exec.CommandContext(ctx, tool("iptables-save")).Output()
+func loadRules(ctx context.Context, v6 bool) (present, error) {
+	save := program("iptables-save", v6)
+	out, err := exec.CommandContext(ctx, tool(save)).Output()
 	if err != nil {
-		return nil, fmt.Errorf("iptables-save: %w (install iptables, or use --firewall none)", err)
+		return nil, fmt.Errorf("%s: %w (install iptables, or use --firewall none)", save, err)
 	}
 	return parseRules(string(out)), nil
 }
@@ -125,7 +150,7 @@ func (s script) remove(have present, b block) {
 }
 
 // run is Like: iptables-restore --noflush
-func (s script) run(ctx context.Context) error {
+func (s script) run(ctx context.Context, v6 bool) error {
 	if len(s) == 0 {
 		return nil
 	}
@@ -133,10 +158,11 @@ func (s script) run(ctx context.Context) error {
 	for table, lines := range s {
 		fmt.Fprintf(&in, "*%s\n%sCOMMIT\n", table, lines)
 	}
-	cmd := exec.CommandContext(ctx, tool("iptables-restore"), "--noflush", "--wait", "5")
+	restore := program("iptables-restore", v6)
+	cmd := exec.CommandContext(ctx, tool(restore), "--noflush", "--wait", "5")
 	cmd.Stdin = &in
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("iptables-restore: %w: %s", err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s: %w: %s", restore, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

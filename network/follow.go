@@ -9,8 +9,9 @@ import (
 )
 
 // follow does this host's part of all networks of a sandbox that want one, also of
-// those that it joins later, until ctx ends or the sandbox is gone.
-func (m *Manager) follow(ctx context.Context, id string) {
+// those that it joins later, until ctx ends or the sandbox is gone. tell is told
+// how the sandbox is now.
+func (m *Manager) follow(ctx context.Context, id string, tell func(*Sandbox)) {
 	kept := map[string]context.CancelFunc{}
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -25,6 +26,7 @@ func (m *Manager) follow(ctx context.Context, id string) {
 		if err != nil {
 			return
 		}
+		tell(s)
 		for network, stop := range kept {
 			if s.endpoint(network) == nil {
 				stop()

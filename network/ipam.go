@@ -12,112 +12,47 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// pools are docker's, in its order: /16 from 172.17 to 172.31, then /20 of 192.168.
-func pools() []netip.Prefix {
-	var list []netip.Prefix
-	for b := byte(17); b <= 31; b++ {
-		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, b, 0, 0}), 16))
-	}
-	for b := 0; b < 256; b += 16 {
-		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(b), 0}), 20))
-	}
-	return list
-}
-
-// freePool is the first pool that no route of the host overlaps: a VPN, or
-// another engine's bridge.
-func freePool(networks []*Network) (netip.Prefix, error) {
-	taken, err := hostPrefixes()
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	for _, n := range networks {
-		if n.Subnet != "" {
-			taken = append(taken, netip.MustParsePrefix(n.Subnet))
-		}
-	}
-	for _, p := range pools() {
-		if !overlapsAny(p, taken) {
-			return p, nil
-		}
-	}
-	return netip.Prefix{}, errors.New("every address pool overlaps a route of this host")
-}
-
-func overlapsAny(p netip.Prefix, list []netip.Prefix) bool {
-	for _, o := range list {
-		if o.Overlaps(p) {
-			return true
-		}
-	}
-	return false
-}
-
-// hostPrefixes are the destinations that the host routes specially, and the
-// addresses of its links.
-func hostPrefixes() ([]netip.Prefix, error) {
-	var list []netip.Prefix
-	add := func(n *net.IPNet) {
-		if n == nil {
-			return
-		}
-		addr, ok := netip.AddrFromSlice(n.IP)
-		ones, _ := n.Mask.Size()
-		if ok && ones > 0 {
-			list = append(list, netip.PrefixFrom(addr.Unmap(), ones).Masked())
-		}
-	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list routes: %w", err)
-	}
-	for _, r := range routes {
-		add(r.Dst)
-	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
-	}
-	for _, a := range addrs {
-		add(a.IPNet)
-	}
-	return list, nil
-}
-
-// lease gives id an address of the network: the wanted one, or the lowest free. A
-// lease whose sandbox is not there is of before a reboot, or of a command that was
-// killed before it made anything. n is locked.
-func (m *Manager) lease(n *Network, id, wanted string) (netip.Prefix, error) {
+// lease gives the endpoint its addresses of the network: the wanted ones, or the
+// lowest free. A lease whose sandbox is not there is of before a reboot, or of a
+// command that was killed before it made anything. n is locked.
+func (m *Manager) lease(n *Network, id string, e *Endpoint) error {
 	m.dropStale(n, id)
-	pool := netip.MustParsePrefix(n.Subnet)
-	addr, ok := n.lowestFree()
-	if wanted != "" {
-		var err error
-		if addr, err = n.wanted(pool, wanted); err != nil {
-			return netip.Prefix{}, err
-		}
-	} else if !ok {
-		return netip.Prefix{}, fmt.Errorf("network %s: no free address in %s", n.Name, n.Subnet)
-	}
 	if n.Leases == nil {
 		n.Leases = map[string]string{}
 	}
-	n.Leases[addr.String()] = id
-	return netip.PrefixFrom(addr, pool.Bits()), m.writeNetwork(n)
+	for _, f := range n.families() {
+		wanted, flag, address := e.Wish.IPv4, "--ip", &e.Address
+		if f.v6 {
+			wanted, flag, address = e.Wish.IPv6, "--ip6", &e.Address6
+		}
+		addr, ok := n.lowestFree(f)
+		if wanted != "" {
+			var err error
+			if addr, err = n.wanted(f, wanted); err != nil {
+				return fmt.Errorf("%s %s: %w", flag, wanted, err)
+			}
+		} else if !ok {
+			return fmt.Errorf("network %s: no free address in %s", n.Name, *f.subnet)
+		}
+		n.Leases[addr.String()] = id
+		*address = netip.PrefixFrom(addr, f.pool().Bits()).String()
+	}
+	return m.writeNetwork(n)
 }
 
-// wanted is the address of --ip.
-func (n *Network) wanted(pool netip.Prefix, s string) (netip.Addr, error) {
+// wanted is the address of --ip or --ip6.
+func (n *Network) wanted(f family, s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
+	pool := f.pool()
 	switch {
-	case err != nil:
-		return addr, fmt.Errorf("--ip %s: not an IP address", s)
+	case err != nil || addr.Is6() != f.v6 || addr.Zone() != "":
+		return addr, fmt.Errorf("not an %s address", f.name())
 	case n.Name == DefaultBridge:
-		return addr, fmt.Errorf("--ip %s: the default bridge gives addresses itself: make a network of your own", s)
+		return addr, errors.New("the default bridge gives addresses itself: make a network of your own")
 	case !pool.Contains(addr):
-		return addr, fmt.Errorf("--ip %s: not in %s, the subnet of network %s", s, n.Subnet, n.Name)
-	case addr.String() == n.Gateway || addr == pool.Addr() || addr == last(pool) || n.Leases[s] != "" || n.reserved(addr):
-		return addr, fmt.Errorf("--ip %s: address is in use in network %s", s, n.Name)
+		return addr, fmt.Errorf("not in %s, the subnet of network %s", *f.subnet, n.Name)
+	case addr.String() == *f.gateway || addr == pool.Addr() || !f.v6 && addr == last(pool) || n.Leases[addr.String()] != "" || n.reserved(addr):
+		return addr, fmt.Errorf("address is in use in network %s", n.Name)
 	}
 	return addr, nil
 }
@@ -140,23 +75,23 @@ func (m *Manager) dropStale(n *Network, id string) {
 }
 
 // lowestFree is the lowest address of the range that is neither the network's own,
-// nor its broadcast address, nor the gateway, nor reserved, nor leased.
-func (n *Network) lowestFree() (netip.Addr, bool) {
-	pool := netip.MustParsePrefix(n.Subnet)
+// nor IPv4's broadcast address, nor the gateway, nor reserved, nor leased.
+func (n *Network) lowestFree(f family) (netip.Addr, bool) {
+	pool := f.pool()
 	within := pool
-	if n.IPRange != "" {
-		within = netip.MustParsePrefix(n.IPRange)
+	if *f.ipRange != "" {
+		within = netip.MustParsePrefix(*f.ipRange)
 	}
-	gateway, _ := netip.ParseAddr(n.Gateway)
-	for a := within.Addr(); within.Contains(a); a = a.Next() {
-		if _, taken := n.Leases[a.String()]; a != pool.Addr() && a != last(pool) && a != gateway && !taken && !n.reserved(a) {
+	gateway, _ := netip.ParseAddr(*f.gateway)
+	for a := within.Masked().Addr(); within.Contains(a); a = a.Next() {
+		if _, taken := n.Leases[a.String()]; a != pool.Addr() && (f.v6 || a != last(pool)) && a != gateway && !taken && !n.reserved(a) {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-// last is the broadcast address of an IPv4 pool.
+// last is the highest address of a pool, of IPv4 the broadcast address.
 func last(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {

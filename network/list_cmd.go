@@ -101,7 +101,7 @@ func (n *Network) row(full bool) listRow {
 		labels = append(labels, key+"="+n.Labels[key])
 	}
 	r := listRow{
-		CreatedAt: n.Created.String(), Driver: n.driverName(), ID: n.ID, IPv4: "true", IPv6: "false",
+		CreatedAt: n.Created.String(), Driver: n.driverName(), ID: n.ID, IPv4: fmt.Sprint(!n.NoIPv4), IPv6: fmt.Sprint(n.IPv6),
 		Internal: fmt.Sprint(n.Internal), Labels: strings.Join(labels, ","), Name: n.Name, Scope: "local",
 	}
 	if !full {
@@ -165,11 +165,14 @@ func (c *InspectCmd) Run(m *Manager, out *ui.Output) error {
 func (m *Manager) inspect(n *Network) inspected {
 	i := inspected{
 		Name: n.Name, Id: n.ID, Created: n.Created.Format("2006-01-02T15:04:05.999999999Z07:00"), Scope: "local", Driver: n.driverName(),
-		EnableIPv4: true, IPAM: ipam{Driver: cmp.Or(n.IPAM, "default"), Options: n.IPAMOptions, Config: []ipamConfig{}}, Internal: n.Internal,
+		EnableIPv4: !n.NoIPv4, EnableIPv6: n.IPv6, ConfigOnly: n.ConfigOnly, IPAM: ipam{Driver: cmp.Or(n.IPAM, "default"), Options: n.IPAMOptions, Config: []ipamConfig{}}, Internal: n.Internal,
 		Containers: map[string]member{}, Options: n.Options, Labels: n.Labels,
 	}
-	if n.Subnet != "" {
-		i.IPAM.Config = append(i.IPAM.Config, ipamConfig{n.Subnet, n.IPRange, n.Gateway, n.Reserved})
+	i.ConfigFrom.Network = n.ConfigFrom
+	for _, f := range n.families() {
+		if *f.subnet != "" {
+			i.IPAM.Config = append(i.IPAM.Config, ipamConfig{*f.subnet, *f.ipRange, *f.gateway, n.reservedIn(f)})
+		}
 	}
 	if i.Options == nil {
 		i.Options = map[string]string{}
@@ -177,16 +180,25 @@ func (m *Manager) inspect(n *Network) inspected {
 	if i.Labels == nil {
 		i.Labels = map[string]string{}
 	}
-	for addr, id := range n.Leases {
+	for _, id := range n.Leases {
 		s, err := m.Sandbox(id)
 		if err != nil {
 			continue // of a killed command, or of before a reboot
 		}
-		for _, e := range s.Endpoints {
-			if p, err := netip.ParsePrefix(e.Address); err == nil && e.Network == n.Name && (p.Addr().String() == addr || n.outside()) {
-				i.Containers[id] = member{s.Name, id, e.MAC, e.Address, ""}
-			}
+		if e := s.endpoint(n.Name); e != nil {
+			i.Containers[id] = member{s.Name, id, e.MAC, e.Address, e.Address6}
 		}
 	}
 	return i
+}
+
+// reservedIn are the reserved addresses of one family.
+func (n *Network) reservedIn(f family) map[string]string {
+	list := map[string]string{}
+	for name, s := range n.Reserved {
+		if a, err := netip.ParseAddr(s); err == nil && a.Is6() == f.v6 {
+			list[name] = s
+		}
+	}
+	return list
 }

@@ -39,6 +39,9 @@ type Options struct {
 	Rootless bool
 	// Firewall is FirewallNone for no rules at all; "" for iptables.
 	Firewall string
+	// AddressPools are what networks without a subnet are cut from, as
+	// BASE:SIZE,…: "" for docker's.
+	AddressPools string
 	// PublishAddress is where ports without an address are published: "" for all.
 	PublishAddress string
 	// Warn tells of something that stops nothing; nil for silence.
@@ -73,13 +76,14 @@ type SandboxConfig struct {
 
 // EndpointConfig is a wish for one network; zero values leave the choice to it.
 type EndpointConfig struct {
-	Network    string
-	Aliases    []string
-	IPv4, IPv6 string
-	LinkLocal  []string
-	MAC        string
-	DriverOpts map[string]string
-	GwPriority int
+	Network    string            `json:"network"`
+	Aliases    []string          `json:"aliases,omitempty"`
+	IPv4       string            `json:"ipv4,omitempty"`
+	IPv6       string            `json:"ipv6,omitempty"`
+	LinkLocal  []string          `json:"linkLocal,omitempty"`
+	MAC        string            `json:"mac,omitempty"`
+	DriverOpts map[string]string `json:"driverOpts,omitempty"`
+	GwPriority int               `json:"gwPriority,omitempty"`
 }
 
 // A Sandbox is what was made for a container.
@@ -91,7 +95,9 @@ type Sandbox struct {
 	Key       string          `json:"key,omitempty"`
 	Endpoints []Endpoint      `json:"endpoints,omitempty"`
 	Ports     []PublishedPort `json:"ports,omitempty"`
-	// Resolver is nil without a name server.
+	// Dir is where the files of the container are.
+	Dir string `json:"dir,omitempty"`
+	// Resolver is what a name server of the sandbox knows, once there is one.
 	Resolver *Resolver `json:"resolver,omitempty"`
 }
 
@@ -101,15 +107,24 @@ type Endpoint struct {
 	// HostLink is the host's end of the veth pair, Link the sandbox's.
 	HostLink string `json:"hostLink"`
 	Link     string `json:"link"`
-	Address  string `json:"address"` // with prefix length
-	Gateway  string `json:"gateway"`
+	// Address and Address6 have their prefix length; "" without the family.
+	Address  string `json:"address,omitempty"`
+	Address6 string `json:"address6,omitempty"`
+	Gateway  string `json:"gateway,omitempty"`
+	Gateway6 string `json:"gateway6,omitempty"`
 	MAC      string `json:"mac"`
 	Bridge   string `json:"bridge"`
 	// NetworkID is the network's.
 	NetworkID string `json:"networkId,omitempty"`
-	// Default is the sandbox's way to everywhere, OnLink without a gateway.
-	Default bool `json:"default,omitempty"`
-	OnLink  bool `json:"onLink,omitempty"`
+	// Default is the sandbox's way to everywhere, Default6 that of IPv6, OnLink
+	// without a gateway.
+	Default  bool `json:"default,omitempty"`
+	Default6 bool `json:"default6,omitempty"`
+	OnLink   bool `json:"onLink,omitempty"`
+	// Internal is one that leads nowhere.
+	Internal bool `json:"internal,omitempty"`
+	// Wish is what the user asked for.
+	Wish EndpointConfig `json:"wish,omitzero"`
 
 	// Index is the number in the links' names.
 	Index int `json:"index,omitempty"`
@@ -118,10 +133,13 @@ type Endpoint struct {
 	LeasedAt time.Time `json:"leasedAt,omitzero"`
 	// DNS is what a plugin or a DHCP server said of the network's name servers.
 	DNS *DNS `json:"dns,omitempty"`
-
-	priority int
-	// wanted is the address that the user asked for.
-	wanted string
+	// Mode and Mode6 are those of the network's gateways: see gatewayMode.
+	Mode  string `json:"mode,omitempty"`
+	Mode6 string `json:"mode6,omitempty"`
+	// Binding is where ports without an address are published, "" for the usual.
+	Binding string `json:"binding,omitempty"`
+	// Trusted are links of the host that published ports are reached from directly.
+	Trusted []string `json:"trusted,omitempty"`
 }
 
 func (m *Manager) sandboxFile(id string) string {
@@ -140,7 +158,7 @@ func (m *Manager) Sandbox(id string) (*Sandbox, error) {
 
 // Setup makes a container's sandbox. On error everything is undone.
 func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err error) {
-	s := &Sandbox{Version: 1, ID: cfg.ID, Name: cfg.Name}
+	s := &Sandbox{Version: 1, ID: cfg.ID, Name: cfg.Name, Dir: cfg.Dir}
 	if cfg.Mode == "none" || cfg.Mode == "host" {
 		if len(cfg.Ports) > 0 && cfg.Mode == "none" {
 			return nil, errors.New("-p and --network none contradict each other")
@@ -183,11 +201,9 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 		cfg.Endpoints[i].Network = n.Name // it may have been an ID
 		networks = append(networks, n)
 	}
-	s.chooseDefault(networks)
-	if s.named() {
-		s.Resolver = cfg.resolver()
-	}
-	if s.Ports, err = m.claimPorts(cfg.ID, cfg.Ports); err != nil {
+	s.chooseDefault()
+	s.Resolver = cfg.resolver()
+	if s.Ports, err = m.claimPorts(s, cfg.Ports); err != nil {
 		return err
 	}
 	if err := m.record(s); err != nil {
@@ -206,9 +222,7 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 			return err
 		}
 	}
-	if s.Resolver != nil {
-		s.Resolver.Servers = cfg.withDNS(s).DNS
-	}
+	s.Resolver.Servers = cfg.withDNS(s).DNS
 	if len(s.Ports) > 0 {
 		if err := m.publish(ctx, s); err != nil {
 			return err
@@ -231,8 +245,11 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 	if err != nil {
 		return nil, err
 	}
-	if e.IPv6 != "" || len(e.LinkLocal) > 0 {
-		return nil, fmt.Errorf("network %s: it has no IPv6 and no link-local addresses", n.Name)
+	if n.ConfigOnly {
+		return nil, fmt.Errorf("network %s: it holds settings for others alone (--config-only)", n.Name)
+	}
+	if err := e.check(n); err != nil {
+		return nil, err
 	}
 	l, err := m.lock(ctx, n.Name)
 	if err != nil {
@@ -249,37 +266,19 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 	if err := d.ensure(ctx, m, n); err != nil {
 		return nil, fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	s.Endpoints = append(s.Endpoints, Endpoint{
-		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(s.ID, i), Link: fmt.Sprint(n.prefix(), i),
-		Gateway: n.Gateway, MAC: e.MAC, Index: i, priority: e.GwPriority, wanted: e.IPv4,
-	})
+	s.Endpoints = append(s.Endpoints, n.endpoint(s.ID, e, i))
+	added := &s.Endpoints[len(s.Endpoints)-1]
 	if n.outside() {
 		return n, m.leaseOutside(ctx, n, s)
 	}
-	wanted := e.IPv4
 	if n.stored() {
-		if wanted, err = m.claim(ctx, n, s.ID, wanted); err != nil {
+		if added.Wish.IPv4, err = m.claim(ctx, n, s.ID, e.IPv4); err != nil {
 			return nil, err
 		}
 	}
-	addr, err := m.lease(n, s.ID, wanted)
-	s.Endpoints[len(s.Endpoints)-1].Address = addr.String()
+	err = m.lease(n, s.ID, added)
+	added.Wish.IPv4 = e.IPv4
 	return n, err
-}
-
-// chooseDefault picks the endpoint of the default route: docker's order of
-// priority, then name. An internal network leads nowhere.
-func (s *Sandbox) chooseDefault(networks []*Network) {
-	var best *Endpoint
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
-		if !networks[i].Internal && (best == nil || e.priority > best.priority || e.priority == best.priority && e.Network < best.Network) {
-			best = e
-		}
-	}
-	if best != nil {
-		best.Default = true
-	}
 }
 
 // connect makes the endpoint's link in the sandbox and gives it its address.

@@ -16,6 +16,9 @@ type Resolver struct {
 	// Names are the container's in each network of its own: name, short id, aliases
 	// by network.
 	Names map[string][]string `json:"names,omitempty"`
+	// Hostname is the container's, FullName with its domain.
+	Hostname string `json:"hostname,omitempty"`
+	FullName string `json:"fullName,omitempty"`
 	// Servers are those of --dns.
 	Servers []string `json:"servers,omitempty"`
 	// Ndots says that the user chose the option ndots.
@@ -35,7 +38,10 @@ func (s *Sandbox) named() bool {
 
 // resolver is what the name server of cfg's sandbox is to know.
 func (cfg SandboxConfig) resolver() *Resolver {
-	r := &Resolver{Names: map[string][]string{}, Servers: cfg.DNS}
+	r := &Resolver{Names: map[string][]string{}, Servers: cfg.DNS, Hostname: cfg.Hostname}
+	if cfg.Domainname != "" {
+		r.FullName = cfg.Hostname + "." + cfg.Domainname
+	}
 	for _, o := range cfg.DNSOptions {
 		r.Ndots = r.Ndots || strings.HasPrefix(o, "ndots:")
 	}
@@ -44,6 +50,17 @@ func (cfg SandboxConfig) resolver() *Resolver {
 		r.Names[e.Network] = unique(append(names, e.Aliases...))
 	}
 	return r
+}
+
+// name gives the sandbox its names in a network that it joins later.
+func (s *Sandbox) name(network string, aliases []string) {
+	if s.Resolver == nil {
+		s.Resolver = new(Resolver)
+	}
+	if s.Resolver.Names == nil {
+		s.Resolver.Names = map[string][]string{}
+	}
+	s.Resolver.Names[network] = unique(append([]string{s.Name, s.ID[:min(12, len(s.ID))], s.Resolver.Hostname}, aliases...))
 }
 
 // unique is list without empty and repeated words, in its order.
@@ -66,6 +83,9 @@ func (m *Manager) announce(s *Sandbox) error {
 		known := nameserver.Endpoint{Container: s.ID, Names: s.Resolver.Names[e.Network]}
 		if p, err := netip.ParsePrefix(e.Address); err == nil {
 			known.IPv4 = p.Addr()
+		}
+		if p, err := netip.ParsePrefix(e.Address6); err == nil {
+			known.IPv6 = p.Addr()
 		}
 		if err := known.Publish(m.endpointDir(e.Network)); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +35,13 @@ type Network struct {
 	Subnet   string `json:"subnet"`
 	Gateway  string `json:"gateway"`
 	IPRange  string `json:"ipRange,omitempty"`
+	// NoIPv4 is a network of IPv6 alone.
+	NoIPv4   bool   `json:"noIpv4,omitempty"`
+	IPv6     bool   `json:"ipv6,omitempty"`
+	Subnet6  string `json:"subnet6,omitempty"`
+	Gateway6 string `json:"gateway6,omitempty"`
+	IPRange6 string `json:"ipRange6,omitempty"`
+	Chosen6  bool   `json:"chosen6,omitempty"`
 	// Reserved are addresses that are never given, by docker's names for them.
 	Reserved map[string]string `json:"reserved,omitempty"`
 	Internal bool              `json:"internal,omitempty"`
@@ -43,6 +50,9 @@ type Network struct {
 	// IPAM is who gives the addresses: "" for kist itself, dhcp, or a plugin of CNI.
 	IPAM        string            `json:"ipam,omitempty"`
 	IPAMOptions map[string]string `json:"ipamOptions,omitempty"`
+	// ConfigOnly holds settings for other networks, ConfigFrom names one that did.
+	ConfigOnly bool   `json:"configOnly,omitempty"`
+	ConfigFrom string `json:"configFrom,omitempty"`
 	// CNI is the configuration of the network's plugins as it was when the network
 	// was made, PluginPath where they are.
 	CNI        json.RawMessage `json:"cni,omitempty"`
@@ -144,6 +154,12 @@ func (m *Manager) complete(n *Network) error {
 	if n.IPAM == "default" || n.IPAM == "local" {
 		n.IPAM = ""
 	}
+	if n.ConfigOnly {
+		return m.writeNetwork(n)
+	}
+	if err := m.takeConfig(n); err != nil {
+		return err
+	}
 	d, err := driverOf(n.Driver)
 	if err != nil {
 		return err
@@ -156,7 +172,7 @@ func (m *Manager) complete(n *Network) error {
 		if err != nil {
 			return err
 		}
-		if err := n.settlePool(others); err != nil {
+		if err := m.settlePools(n, others); err != nil {
 			return err
 		}
 	}
@@ -166,50 +182,29 @@ func (m *Manager) complete(n *Network) error {
 	return m.writeNetwork(n)
 }
 
-// settlePool chooses or checks subnet, gateway and range.
-func (n *Network) settlePool(others []*Network) error {
-	if n.Subnet == "" {
-		pool, err := freePool(others)
-		if err != nil {
-			return err
-		}
-		n.Subnet, n.Chosen = pool.String(), true
+// takeConfig gives n the settings of the network of --config-from. Its own would be
+// in doubt: docker refuses them too.
+func (m *Manager) takeConfig(n *Network) error {
+	if n.ConfigFrom == "" {
+		return nil
 	}
-	pool, err := netip.ParsePrefix(n.Subnet)
-	if err != nil || !pool.Addr().Is4() || pool.Masked() != pool || pool.Bits() > 30 || pool.Bits() == 0 {
-		return fmt.Errorf("--subnet %s: want an IPv4 network such as 172.30.0.0/16", n.Subnet)
+	from, err := m.Network(n.ConfigFrom)
+	if err != nil {
+		return err
 	}
-	for _, o := range others {
-		if o.Subnet != "" && netip.MustParsePrefix(o.Subnet).Overlaps(pool) {
-			return fmt.Errorf("--subnet %s: pool overlaps with %s of network %s", n.Subnet, o.Subnet, o.Name)
-		}
+	if !from.ConfigOnly {
+		return fmt.Errorf("--config-from %s: that is a network itself, not made by --config-only", from.Name)
 	}
-	if n.Driver == "" || n.Driver == "bridge" { // of the others the host may be a part itself
-		taken, err := hostPrefixes()
-		if err != nil {
-			return err
-		}
-		if overlapsAny(pool, taken) {
-			return fmt.Errorf("--subnet %s: pool overlaps with a route of this host", n.Subnet)
-		}
+	if len(n.prefixes()) > 0 || len(n.Options) > 0 || n.Gateway != "" || n.IPRange != "" || n.IPv6 || n.Internal || len(n.Reserved) > 0 {
+		return fmt.Errorf("--config-from %s: it gives all settings, so --subnet, --opt and the like cannot be given", from.Name)
 	}
-	if n.Gateway == "" {
-		n.Gateway = pool.Addr().Next().String()
+	taken := *from
+	taken.ID, taken.Name, taken.Created, taken.Driver = n.ID, n.Name, n.Created, n.Driver
+	taken.ConfigOnly, taken.ConfigFrom, taken.Options = false, from.Name, maps.Clone(from.Options)
+	if len(n.Labels) > 0 {
+		taken.Labels = n.Labels
 	}
-	inside := map[string]string{"--gateway": n.Gateway}
-	for name, a := range n.Reserved {
-		inside["--aux-address "+name] = a
-	}
-	for flag, s := range inside {
-		if a, err := netip.ParseAddr(s); err != nil || !pool.Contains(a) {
-			return fmt.Errorf("%s %s: not an address of %s", flag, s, n.Subnet)
-		}
-	}
-	if n.IPRange != "" {
-		if r, err := netip.ParsePrefix(n.IPRange); err != nil || !pool.Overlaps(r) || r.Bits() < pool.Bits() {
-			return fmt.Errorf("--ip-range %s: not a part of %s", n.IPRange, n.Subnet)
-		}
-	}
+	*n = taken
 	return nil
 }
 
@@ -236,6 +231,9 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	m.dropStale(n, "")
 	for _, id := range n.Leases {
 		return ui.Hint(fmt.Errorf("network %s: %w by container %s", n.Name, ErrInUse, id[:min(12, len(id))]), "kist ps --filter network=%s", n.Name)
+	}
+	if n.ConfigOnly {
+		return os.Remove(m.networkFile(n.Name))
 	}
 	d, err := driverOf(n.Driver)
 	if err != nil {

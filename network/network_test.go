@@ -103,21 +103,21 @@ func TestBadNetworks(t *testing.T) {
 func TestAddressesInOrder(t *testing.T) {
 	n := &Network{Name: "x", Subnet: "10.0.0.0/29", Gateway: "10.0.0.1", Reserved: map[string]string{"router": "10.0.0.3"}, Leases: map[string]string{"10.0.0.2": "a"}}
 	for _, want := range []string{"10.0.0.4", "10.0.0.5", "10.0.0.6"} {
-		a, ok := n.lowestFree()
+		a, ok := n.lowestFree(n.families()[0])
 		if !ok || a.String() != want {
 			t.Fatalf("%v %v, want %s", a, ok, want)
 		}
 		n.Leases[want] = "b"
 	}
-	if a, ok := n.lowestFree(); ok {
+	if a, ok := n.lowestFree(n.families()[0]); ok {
 		t.Errorf("%v of an exhausted pool", a)
 	}
 	n = &Network{Name: "x", Subnet: "10.0.0.0/24", IPRange: "10.0.0.128/25", Gateway: "10.0.0.1"}
-	if a, _ := n.lowestFree(); a.String() != "10.0.0.128" {
+	if a, _ := n.lowestFree(n.families()[0]); a.String() != "10.0.0.128" {
 		t.Errorf("%v, want the range's first (docker)", a)
 	}
 	for _, bad := range []string{"10.0.1.5", "10.0.0.1", "10.0.0.0", "10.0.0.255", "x"} {
-		if a, err := n.wanted(netip.MustParsePrefix(n.Subnet), bad); err == nil {
+		if a, err := n.wanted(n.families()[0], bad); err == nil {
 			t.Errorf("--ip %s gave %v", bad, a)
 		}
 	}
@@ -125,7 +125,7 @@ func TestAddressesInOrder(t *testing.T) {
 
 func TestRulesOfBridges(t *testing.T) {
 	text := func(n *Network) string {
-		gates, ways := n.rules()
+		gates, ways := n.rules(n.families()[0])
 		var b strings.Builder
 		for _, r := range append(gates, ways...) {
 			b.WriteString(r.chain + " " + strings.Join(r.spec, " ") + "\n")

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -29,13 +30,23 @@ type PortBinding struct {
 // PublishedPort is a binding whose host port is settled.
 type PublishedPort struct{ PortBinding }
 
-// Host is the host's side as docker shows it: 0.0.0.0:8080.
-func (p PublishedPort) Host() string {
-	ip := p.HostIP
-	if ip == "" {
-		ip = "0.0.0.0"
+// hosts are the addresses of the host, as docker shows them.
+func (p PublishedPort) hosts() []string {
+	if p.HostIP != "" {
+		return []string{p.HostIP}
 	}
-	return net.JoinHostPort(ip, strconv.Itoa(int(p.HostPort)))
+	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+		return []string{"0.0.0.0"}
+	}
+	return []string{"0.0.0.0", "::"}
+}
+
+// Hosts are the host's sides as docker shows them: 0.0.0.0:8080 and [::]:8080.
+func (p PublishedPort) Hosts() (list []string) {
+	for _, h := range p.hosts() {
+		list = append(list, net.JoinHostPort(h, strconv.Itoa(int(p.HostPort))))
+	}
+	return list
 }
 
 // ParsePort reads -p: [[IP:][HOST[-HOST]]:]PORT[-PORT][/PROTO].
@@ -115,12 +126,40 @@ func portNumber(side, s string) (int, error) {
 
 // portFile marks a port of the host as given to a container of this root.
 func (m *Manager) portFile(p PublishedPort) string {
-	return filepath.Join(m.roots.Run, "port", p.Proto+"-"+strconv.Itoa(int(p.HostPort)))
+	name := fmt.Sprintf("%s-%d", p.Proto, p.HostPort)
+	if p.HostIP != "" {
+		name += "-" + p.HostIP
+	}
+	return filepath.Join(m.roots.Run, "port", name)
+}
+
+// overlaps reports whether a port of host address a leaves no room for one of b.
+func overlaps(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	if errX != nil || errY != nil {
+		return true // of all addresses
+	}
+	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
+}
+
+// rivals are the claims of others that leave no room for this one.
+func (m *Manager) rivals(p PublishedPort) (list []string, err error) {
+	all := m.portFile(PublishedPort{PortBinding{Proto: p.Proto, HostPort: p.HostPort}})
+	files, err := filepath.Glob(all + "-*")
+	for _, f := range append(files, all) {
+		host, _ := strings.CutPrefix(strings.TrimPrefix(f, all), "-")
+		if host != p.HostIP && overlaps(host, p.HostIP) {
+			list = append(list, f)
+		}
+	}
+	return list, err
 }
 
 // claimPorts settles the host ports. A port is free if no container has it and
 // it can be bound.
-func (m *Manager) claimPorts(id string, wanted []PortBinding) (claimed []PublishedPort, err error) {
+func (m *Manager) claimPorts(s *Sandbox, wanted []PortBinding) (claimed []PublishedPort, err error) {
+	gate := s.gate()
 	defer func() {
 		if err != nil {
 			m.freePorts(claimed)
@@ -131,23 +170,38 @@ func (m *Manager) claimPorts(id string, wanted []PortBinding) (claimed []Publish
 	}
 	for _, w := range wanted {
 		if w.HostIP == "" {
-			w.HostIP = m.o.PublishAddress
+			w.HostIP = cmp.Or(gate.binding(), m.o.PublishAddress)
 		}
 		p := PublishedPort{w}
-		if p.HostLast != 0 {
-			if p, err = m.firstPort(id, p, int(p.HostPort), int(p.HostLast)); err != nil {
+		if gate.routed() {
+			p.HostPort = 0 // it is reached at the container's own address
+		} else if p.HostLast != 0 {
+			if p, err = m.firstPort(s.ID, p, int(p.HostPort), int(p.HostLast)); err != nil {
 				return claimed, err
 			}
 		} else if p.HostPort != 0 {
-			if err := m.claimPort(id, p); err != nil {
-				return claimed, fmt.Errorf("publish %s: %w", p.Host(), err)
+			if err := m.claimPort(s.ID, p); err != nil {
+				return claimed, fmt.Errorf("publish %s: %w", p.Hosts()[0], err)
 			}
-		} else if p, err = m.anyPort(id, p); err != nil {
+		} else if p, err = m.anyPort(s.ID, p); err != nil {
 			return claimed, err
 		}
 		claimed = append(claimed, p)
 	}
 	return claimed, nil
+}
+
+// binding is where the network's ports are published that have no address.
+func (e *Endpoint) binding() string {
+	if e == nil {
+		return ""
+	}
+	return e.Binding
+}
+
+// routed reports whether the world reaches the container at its own addresses.
+func (e *Endpoint) routed() bool {
+	return e != nil && (e.Address == "" || e.Mode == modeRouted) && (e.Address6 == "" || e.Mode6 == modeRouted) && (e.Mode == modeRouted || e.Mode6 == modeRouted)
 }
 
 // anyPort takes a free port out of the kernel's own range.
@@ -191,7 +245,16 @@ func (m *Manager) claimPort(id string, p PublishedPort) error {
 		return err
 	}
 	_, err = f.WriteString(id)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	rivals, err := m.rivals(p)
+	for _, rival := range rivals {
+		if _, gone := os.Stat(rival); gone == nil && !m.abandoned(rival) {
+			return errors.Join(os.Remove(file), errPortTaken)
+		}
+	}
+	return err
 }
 
 // abandoned reports whether a claim is a killed command's, whose sandbox is gone.
@@ -204,14 +267,26 @@ func (m *Manager) abandoned(file string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
+// network is the listener's for package net: of both families without an address.
+func (p PublishedPort) network() string {
+	a, err := netip.ParseAddr(p.HostIP)
+	switch {
+	case err != nil:
+		return p.Proto
+	case a.Is4():
+		return p.Proto + "4"
+	}
+	return p.Proto + "6"
+}
+
 // tryBind asks the kernel whether the port is free.
 func tryBind(p PublishedPort) error {
 	var c interface{ Close() error }
 	var err error
 	if p.Proto == "udp" {
-		c, err = net.ListenPacket("udp", net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
+		c, err = net.ListenPacket(p.network(), net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
 	} else if p.Proto == "tcp" {
-		c, err = net.Listen("tcp", net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
+		c, err = net.Listen(p.network(), net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
 	} else {
 		return nil
 	}

@@ -17,19 +17,22 @@ func (m *Manager) heal(ctx context.Context, n *Network) error {
 	if m.o.Firewall == FirewallNone {
 		return nil
 	}
-	have, err := loadRules(ctx)
-	if err != nil {
-		return err
-	}
-	for _, b := range n.blocks() {
-		if !have.complete() || slices.ContainsFunc(b.rules, func(r rule) bool { return !have.rule(r) }) {
-			return m.Reload(ctx)
+	for _, f := range n.families() {
+		have, err := loadRules(ctx, f.v6)
+		if err != nil {
+			return err
+		}
+		missing := func(r rule) bool { return !have.rule(r) }
+		for _, b := range ofFamily(n.blocks(), f.v6) {
+			if !have.complete(f.v6) || slices.ContainsFunc(b.rules, missing) {
+				return m.Reload(ctx)
+			}
 		}
 	}
 	if n.Internal {
 		return nil
 	}
-	return m.forwarding()
+	return m.forwarding(n)
 }
 
 // Reload makes all rules that are missing: of the networks whose bridge is there,
@@ -43,11 +46,13 @@ func (m *Manager) Reload(ctx context.Context) error {
 		return err
 	}
 	var blocks []block
-	outside := false
+	var errs []error
 	for _, n := range list {
 		if n.driverName() == "bridge" && n.find() {
 			blocks = append(blocks, n.blocks()...)
-			outside = outside || !n.Internal
+			if !n.Internal {
+				errs = append(errs, m.forwarding(n))
+			}
 		}
 	}
 	sandboxes, err := m.sandboxes()
@@ -60,10 +65,7 @@ func (m *Manager) Reload(ctx context.Context) error {
 	if len(blocks) == 0 {
 		return nil
 	}
-	if err := m.addRules(ctx, blocks); err != nil || !outside {
-		return err
-	}
-	return m.forwarding()
+	return errors.Join(append(errs, m.addRules(ctx, blocks))...)
 }
 
 // sandboxes are all that have a file.

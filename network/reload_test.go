@@ -136,12 +136,12 @@ func TestPublishAddressAndRange(t *testing.T) {
 	}
 	for i, want := range []string{"127.0.0.1:18090", "127.0.0.1:18091"} {
 		s := published(t, m, []string{"e5", "f6"}[i], list[0])
-		if got := s.Ports[0].Host(); got != want {
+		if got := s.Ports[0].Hosts()[0]; got != want {
 			t.Errorf("published on %s, want %s", got, want)
 		}
 	}
 	m.o.PublishAddress = "localhost"
-	if _, err := m.claimPorts("x", list); err == nil || !strings.Contains(err.Error(), "KIST_PUBLISH_ADDRESS") {
+	if _, err := m.claimPorts(&Sandbox{ID: "x"}, list); err == nil || !strings.Contains(err.Error(), "KIST_PUBLISH_ADDRESS") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kist-containers/kist/network/nameserver"
@@ -24,35 +26,60 @@ func (m *Manager) Serve(ctx context.Context, id string, sockets []*os.File) erro
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	if len(sockets) > 0 {
+	var now atomic.Pointer[Sandbox]
+	now.Store(s)
+	named := len(sockets) > 0
+	if named {
 		running.Go(func() { nameserver.Serve(ctx, m.nameServer(s), sockets) })
 	}
-	running.Go(func() { m.follow(ctx, id) })
-	if len(s.Ports) == 0 || len(s.Endpoints) == 0 {
-		return nil
-	}
-	prefix, err := netip.ParsePrefix(s.Endpoints[0].Address)
-	if err != nil {
-		return err
-	}
+	running.Go(func() {
+		m.follow(ctx, id, func(s *Sandbox) {
+			now.Store(s)
+			if !named && s.named() { // it joined its first network of that kind
+				if sockets, err := nameserver.Listen(s.Key); err == nil {
+					named = true
+					running.Go(func() { nameserver.Serve(ctx, m.nameServer(s), sockets) })
+				}
+			}
+		})
+	})
 	for _, p := range s.Ports {
-		to := netip.AddrPortFrom(prefix.Addr(), p.ContainerPort).String()
-		switch p.Proto {
-		case "tcp":
+		to := func() string { return now.Load().target(p) }
+		switch {
+		case p.HostPort == 0: // reached at the container's own address
+		case p.Proto == "tcp":
 			running.Go(func() { serveTCP(ctx, p, to) })
-		case "udp":
+		case p.Proto == "udp":
 			running.Go(func() { serveUDP(ctx, p, to) })
 		}
 	}
 	return nil
 }
 
+// target is where a published port leads now: an address of the client's family, if
+// the container has one.
+func (s *Sandbox) target(p PublishedPort) string {
+	e := s.gate()
+	if e == nil {
+		return ""
+	}
+	address := cmp.Or(e.Address, e.Address6)
+	if host, err := netip.ParseAddr(p.HostIP); err == nil && host.Is6() {
+		address = cmp.Or(e.Address6, e.Address)
+	}
+	prefix, err := netip.ParsePrefix(address)
+	if err != nil {
+		return ""
+	}
+	return netip.AddrPortFrom(prefix.Addr(), p.ContainerPort).String()
+}
+
 func (p PublishedPort) listenAddress() string {
 	return net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort)))
 }
 
-func serveTCP(ctx context.Context, p PublishedPort, to string) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", p.listenAddress())
+func serveTCP(ctx context.Context, p PublishedPort, to func() string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, p.network(), p.listenAddress())
 	if err != nil {
 		return err
 	}
@@ -64,7 +91,7 @@ func serveTCP(ctx context.Context, p PublishedPort, to string) error {
 		if err != nil {
 			return err
 		}
-		go relay(ctx, conn.(*net.TCPConn), to)
+		go relay(ctx, conn.(*net.TCPConn), to())
 	}
 }
 
@@ -91,8 +118,8 @@ func relay(ctx context.Context, client *net.TCPConn, to string) {
 // udpIdle is how long a client's way back is kept without traffic.
 const udpIdle = 90 * time.Second
 
-func serveUDP(ctx context.Context, p PublishedPort, to string) error {
-	pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", p.listenAddress())
+func serveUDP(ctx context.Context, p PublishedPort, to func() string) error {
+	pc, err := new(net.ListenConfig).ListenPacket(ctx, p.network(), p.listenAddress())
 	if err != nil {
 		return err
 	}
@@ -108,17 +135,19 @@ func serveUDP(ctx context.Context, p PublishedPort, to string) error {
 			return err
 		}
 		mu.Lock()
-		way := ways[from.String()]
+		target := to()
+		key := from.String() + " " + target
+		way := ways[key]
 		if way == nil {
-			if way, err = net.Dial("udp", to); err != nil {
+			if way, err = net.Dial("udp", target); err != nil {
 				mu.Unlock()
 				continue
 			}
-			ways[from.String()] = way
+			ways[key] = way
 			go func() {
 				answers(pc, way, from)
 				mu.Lock()
-				delete(ways, from.String())
+				delete(ways, key)
 				mu.Unlock()
 			}()
 		}

@@ -186,7 +186,7 @@ func (s *store) claim(ctx context.Context, id, wanted string) (string, error) {
 	for {
 		try := wanted
 		if try == "" {
-			a, ok := view.lowestFree()
+			a, ok := view.lowestFree(view.families()[0])
 			if !ok {
 				return "", fmt.Errorf("network %s: no free address in %s", s.n.Name, s.n.Subnet)
 			}
