@@ -25,7 +25,7 @@ func dhcpServer(t *testing.T, far string, first int) (stop func()) {
 	if err := errors.Join(os.WriteFile(conf, []byte(text), 0o600), os.WriteFile(dir+"/leases", nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("nsenter", "--net="+far, "busybox", "udhcpd", "-f", conf)
+	cmd := exec.Command("nsenter", "--net="+far, "busybox", "udhcpd", "-f", "-a", "100", conf)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

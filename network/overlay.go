@@ -49,10 +49,14 @@ func (overlayDriver) check(n *Network) error {
 		if _, err := new(Manager).store(n); err != nil {
 			return err
 		}
-	} else if _, err := n.peers(); err != nil {
+	} else if _, err := n.otherPeers(); err != nil {
 		return err
 	}
-	return n.checkEncryption()
+	if err := n.checkEncryption(); err != nil || !n.stored() {
+		return err
+	}
+	_, _, _, err := n.underlay()
+	return err
 }
 
 // flood is the address that stands for all that is not learned yet.
@@ -143,7 +147,7 @@ func (overlayDriver) ensure(_ context.Context, m *Manager, n *Network) error {
 // and what fits through the tunnel.
 func (n *Network) underlay() (peers []netip.Addr, local net.IP, mtu int, err error) {
 	if !n.stored() {
-		if peers, err = n.peers(); err == nil {
+		if peers, err = n.otherPeers(); err == nil {
 			local, mtu, err = n.wayTo(peers[0])
 		}
 		return peers, local, mtu, err
@@ -152,22 +156,53 @@ func (n *Network) underlay() (peers []netip.Addr, local net.IP, mtu int, err err
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	links, err := netlink.LinkList()
+	index, err := linkWith(self)
+	if err == nil && index == 0 {
+		err = fmt.Errorf("option %s: %s is not an address of this host", optAdvertise, self)
+	}
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	for _, link := range links {
-		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	link, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	return nil, self.AsSlice(), link.Attrs().MTU - n.room(self), nil
+}
+
+// otherPeers are the listed ones but this host, so that one list serves all.
+func (n *Network) otherPeers() (others []netip.Addr, err error) {
+	peers, err := n.peers()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		index, err := linkWith(p)
 		if err != nil {
-			return nil, nil, 0, err
+			return nil, err
 		}
-		for _, a := range addrs {
-			if a.IP.Equal(self.AsSlice()) {
-				return nil, self.AsSlice(), link.Attrs().MTU - n.room(self), nil
-			}
+		if index == 0 {
+			others = append(others, p)
 		}
 	}
-	return nil, nil, 0, fmt.Errorf("option %s: %s is not an address of this host", optAdvertise, self)
+	if len(others) == 0 {
+		return nil, fmt.Errorf("option %s=%s: no other host among them", optPeers, n.Options[optPeers])
+	}
+	return others, nil
+}
+
+// linkWith is the index of the link that has an address, 0 for none.
+func linkWith(want netip.Addr) (int, error) {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if a.IP.Equal(want.AsSlice()) {
+			return a.LinkIndex, nil
+		}
+	}
+	return 0, nil
 }
 
 // room is what the way to a takes of a packet.

@@ -91,12 +91,62 @@ func TestBadOverlays(t *testing.T) {
 	for want, o := range map[string]map[string]string{
 		"vxlanid_list=0":   {optPeers: "192.0.2.1", optVNI: "0"},
 		"addresses of its": {optVNI: "5"},
+		"no other host":    {optPeers: "127.0.0.1", optVNI: "5"},
+		"not an address":   {optStore: "http://192.0.2.9:1", optAdvertise: "198.51.100.7", optVNI: "5"},
+		"vxlanid_list=":    {optPeers: "192.0.2.1"},
+		"option mode":      {optPeers: "192.0.2.1", optVNI: "5", "mode": "l9"},
 		"not a host's":     {optPeers: "192.0.2.1,there", optVNI: "5"},
-		"option encrypted": {optPeers: "192.0.2.1", optVNI: "5", "encrypted": ""},
 	} {
 		err := m.Create(context.Background(), &Network{Name: "x", Driver: "overlay", Subnet: "10.66.0.0/24", Options: o})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", o, err, want)
+		}
+	}
+}
+
+// A link or a store that is missing, or an id that is taken, is found when a
+// container joins: it fails in one line, and no sandbox stays.
+func TestJoinsThatFail(t *testing.T) {
+	m, ctx := newManager(t), context.Background()
+	cable(t)
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "gone0"}}); err != nil {
+		t.Fatal(err)
+	}
+	overlay := func(name, subnet, vni string, more ...string) *Network {
+		o := map[string]string{optPeers: "192.0.2.1,192.0.2.2", optVNI: vni}
+		for i := 0; i < len(more); i += 2 {
+			o[more[i]] = more[i+1]
+		}
+		return &Network{Name: name, Driver: "overlay", Subnet: subnet, Options: o}
+	}
+	for _, n := range []*Network{
+		{Name: "mac", Driver: "macvlan", Subnet: "10.70.0.0/24", Options: map[string]string{"parent": "gone0"}},
+		{Name: "ip", Driver: "ipvlan", Subnet: "10.71.0.0/24", Options: map[string]string{"parent": "gone0"}},
+		{Name: "vlan", Driver: "macvlan", Subnet: "10.72.0.0/24", Options: map[string]string{"parent": "gone0.7"}},
+		overlay("first", "10.73.0.0/24", "7"), overlay("second", "10.74.0.0/24", "7"),
+		overlay("away", "10.75.0.0/24", "8", optStore, "http://192.0.2.1:1", optAdvertise, "192.0.2.1"),
+	} {
+		if err := m.Create(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Remove(ctx, n.Name) })
+	}
+	removeLink("gone0")
+	sandbox(t, m, "1", "first")
+	for network, want := range map[string]string{
+		"mac":    "parent gone0: no such link on this host",
+		"ip":     "parent gone0: no such link on this host",
+		"vlan":   "parent gone0: no such link on this host",
+		"second": "another VXLAN of this host has the id 7",
+		"away":   "network away: store",
+	} {
+		cfg := SandboxConfig{ID: strings.Repeat("2", 64), Name: "2", Mode: network, Dir: t.TempDir()}
+		_, err := m.Setup(ctx, cfg)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", network, err, want)
+		}
+		if _, err := m.Sandbox(cfg.ID); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: the sandbox stays: %v", network, err)
 		}
 	}
 }

@@ -134,3 +134,29 @@ func TestBadConfig(t *testing.T) {
 		}
 	}
 }
+
+func FuzzReply(f *testing.F) {
+	f.Add([]byte(`{"kvs":[{"key":"L2EveA==","value":"b25l"}],"ID":"7","succeeded":true}`))
+	f.Add([]byte(`{"result":{"TTL":"0"}}`))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(reply) }))
+		defer srv.Close()
+		c, err := Open(Config{URL: srv.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.http.CloseIdleConnections()
+		ctx := context.Background()
+		if lease, err := c.Grant(ctx, time.Minute); err == nil && lease == "" {
+			t.Errorf("%q is a lease without a name", reply)
+		}
+		c.Renew(ctx, "7")
+		c.Create(ctx, "/a/x", "one", "7")
+		list, err := c.List(ctx, "/a/")
+		for key := range list {
+			if err != nil || strings.HasPrefix(key, "/a/") && !strings.Contains(string(reply), "kvs") {
+				t.Errorf("%q lists %q", reply, key)
+			}
+		}
+	})
+}

@@ -132,7 +132,7 @@ func lower(name []byte) []byte {
 }
 
 // refuse is an error as a reply to msg, nil if msg is too short to have one. The
-// question is repeated unless it is what is wrong.
+// question is repeated unless it is what is wrong, or was not looked at.
 func refuse(msg []byte, code dnsmessage.RCode) []byte {
 	if len(msg) < 12 {
 		return nil
@@ -141,7 +141,7 @@ func refuse(msg []byte, code dnsmessage.RCode) []byte {
 	copy(reply, msg[:2])
 	flags := binary.BigEndian.Uint16(msg[2:])&(0x7800|0x0100) | 0x8080 | uint16(code)
 	binary.BigEndian.PutUint16(reply[2:], flags)
-	if q, err := question(msg); err == nil && code != dnsmessage.RCodeFormatError {
+	if q, err := question(msg); err == nil && code != dnsmessage.RCodeFormatError && code != dnsmessage.RCodeNotImplemented {
 		reply[5] = 1
 		reply = append(reply, q...)
 	}

@@ -122,3 +122,14 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	}
 }
+
+func FuzzHostServers(f *testing.F) {
+	f.Add([]byte("nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver x\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, a := range parseServers(data) {
+			if !a.IsValid() {
+				t.Errorf("%q: %v", data, a)
+			}
+		}
+	})
+}
