@@ -109,6 +109,9 @@ func TestBadOverlays(t *testing.T) {
 func TestJoinsThatFail(t *testing.T) {
 	m, ctx := newManager(t), context.Background()
 	cable(t)
+	if err := setUp("lo"); err != nil {
+		t.Fatal(err)
+	}
 	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "gone0"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +141,7 @@ func TestJoinsThatFail(t *testing.T) {
 		"ip":     "parent gone0: no such link on this host",
 		"vlan":   "parent gone0: no such link on this host",
 		"second": "another VXLAN of this host has the id 7",
-		"away":   "network away: store",
+		"away":   `store: Post "http://192.0.2.1:1`,
 	} {
 		cfg := SandboxConfig{ID: strings.Repeat("2", 64), Name: "2", Mode: network, Dir: t.TempDir()}
 		_, err := m.Setup(ctx, cfg)
