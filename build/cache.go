@@ -31,7 +31,7 @@ type Record struct {
 	// ChainID and DiffID are of the layer made; empty when nothing was written.
 	ChainID string        `json:"chainID,omitempty"`
 	DiffID  string        `json:"diffID,omitempty"`
-	Blob    v1.Descriptor `json:"blob"`
+	Blob    v1.Descriptor `json:"blob,omitzero"`
 	// Alias is the key of the step that this one turned out to be.
 	Alias   string    `json:"alias,omitempty"`
 	Created time.Time `json:"created"`

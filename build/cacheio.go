@@ -19,7 +19,7 @@ import (
 // A CacheLocation is one --cache-from or --cache-to: a local directory, or a
 // registry reference.
 type CacheLocation struct {
-	Type string // "local" or "registry"
+	Type string // "local" or "registry", "inline" in the image itself
 	// Where is the directory or the reference.
 	Where string
 }
@@ -56,11 +56,11 @@ func parseCache(flag, s string) (CacheLocation, error) {
 			return l, fmt.Errorf("%s %s: no such key %q", flag, s, k)
 		}
 	}
-	if l.Type == "inline" {
-		return l, fmt.Errorf("%s type=inline: kist's cache goes to a registry reference or a directory of its own", flag)
+	if l.Type == "inline" && flag == "--cache-to" {
+		return l, nil
 	}
 	if l.Type != "local" && l.Type != "registry" {
-		return l, fmt.Errorf("%s %s: type is local or registry", flag, s)
+		return l, fmt.Errorf("%s %s: type is local, registry, or inline for --cache-to", flag, s)
 	}
 	if l.Where == "" {
 		return l, fmt.Errorf("%s %s: wants %s", flag, s, map[string]string{"local": "src=DIR or dest=DIR", "registry": "ref=REF"}[l.Type])
@@ -103,32 +103,38 @@ func openLocalCache(dir string) (*cacheImport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	in, err := readCache(f)
+	data, err := io.ReadAll(io.LimitReader(f, maxCacheManifest))
 	if err != nil {
 		return nil, err
 	}
+	records, err := parseCacheManifest(data)
+	if err != nil {
+		return nil, err
+	}
+	in := &cacheImport{records: records}
 	in.blob = func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
 		return root.Open(filepath.Join("blobs", d.Digest.Algorithm, d.Digest.Hex))
 	}
 	return in, nil
 }
 
-func readCache(r io.Reader) (*cacheImport, error) {
+// parseCacheManifest reads a list of steps by their keys.
+func parseCacheManifest(data []byte) (map[string]*Record, error) {
 	var m cacheManifest
-	if err := json.NewDecoder(io.LimitReader(r, maxCacheManifest)).Decode(&m); err != nil {
-		return nil, fmt.Errorf("cache.json: %w", err)
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, fmt.Errorf("list of steps: %w", err)
 	}
 	if m.Version != 1 {
-		return nil, fmt.Errorf("cache.json: version %d is not one that this kist reads", m.Version)
+		return nil, fmt.Errorf("list of steps: version %d is not one that this kist reads", m.Version)
 	}
-	in := &cacheImport{records: map[string]*Record{}}
+	records := map[string]*Record{}
 	key := regexp.MustCompile(`^[0-9a-f]{64}$`)
 	for _, rec := range m.Records {
 		if rec != nil && key.MatchString(rec.Key) {
-			in.records[rec.Key] = rec
+			records[rec.Key] = rec
 		}
 	}
-	return in, nil
+	return records, nil
 }
 
 // imported takes a step from --cache-from into the cache.
@@ -185,9 +191,10 @@ func (b *Builder) exportCache(ctx context.Context, to []CacheLocation, jobs []*j
 	}
 	for _, l := range to {
 		var err error
-		if l.Type == "local" {
+		switch l.Type {
+		case "local":
 			err = b.writeLocalCache(l.Where, m)
-		} else {
+		case "registry":
 			err = b.pushCache(ctx, l.Where, m)
 		}
 		if err != nil {

@@ -30,8 +30,8 @@ type Cmd struct {
 	Pull         pullFlag `help:"Pull base images: --pull or --pull=always, missing, never."`
 	NoCache      bool     `help:"Build every step."`
 	NoCacheFor   []string `name:"no-cache-filter" help:"Build every step of these stages." placeholder:"STAGE"`
-	CacheFrom    []string `sep:"none" help:"Take steps from type=local,src=DIR or type=registry,ref=REF." placeholder:"PLACE"`
-	CacheTo      []string `sep:"none" help:"Write steps to type=local,dest=DIR or type=registry,ref=REF." placeholder:"PLACE"`
+	CacheFrom    []string `sep:"none" help:"Take steps from type=local,src=DIR or type=registry,ref=REF, a cache or an image that carries one." placeholder:"PLACE"`
+	CacheTo      []string `sep:"none" help:"Write steps to type=local,dest=DIR or type=registry,ref=REF, or into the image: type=inline." placeholder:"PLACE"`
 	CacheLimit   string   `env:"KIST_BUILD_CACHE" help:"Size that the cache keeps to, least recently used steps go first. Default: a tenth of the disk." placeholder:"SIZE"`
 	Output       []string `short:"o" sep:"none" help:"What becomes of the result: type=image|docker|oci|local|tar|registry,dest=PATH; a bare path is local, - a tar on standard output." placeholder:"SPEC"`
 	Push         bool     `help:"Push the result under its names."`

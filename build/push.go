@@ -144,29 +144,45 @@ func (b *Builder) openRegistryCache(ctx context.Context, ref string) (*cacheImpo
 	if err != nil {
 		return nil, err
 	}
-	var m v1.Manifest
-	if err := json.Unmarshal(raw, &m); err != nil || m.Config.MediaType != cacheMediaType {
-		return nil, errors.Join(err, errors.New("not a cache of kist"))
+	var m struct {
+		v1.Manifest
+		Manifests []v1.Descriptor `json:"manifests"`
 	}
-	config, _, err := repo.Blob(ctx, m.Config, 0)
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	if m.Config.MediaType != cacheMediaType {
+		return openInline(ctx, repo, m.Manifest, m.Manifests)
+	}
+	data, err := fetchSmall(ctx, repo, m.Config)
 	if err != nil {
 		return nil, err
 	}
-	defer config.Close()
-	data, err := io.ReadAll(io.LimitReader(config, min(m.Config.Size, maxCacheManifest)))
+	records, err := parseCacheManifest(data)
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != m.Config.Digest.Hex {
-		return nil, fmt.Errorf("%s: its list of steps does not match its digest", ref)
-	}
-	in, err := readCache(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
+	in := &cacheImport{records: records}
 	in.blob = func(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
 		body, _, err := repo.Blob(ctx, d, 0)
 		return body, err
 	}
 	return in, nil
+}
+
+// fetchSmall reads a configuration, verified.
+func fetchSmall(ctx context.Context, repo *registry.Repository, d v1.Descriptor) ([]byte, error) {
+	body, _, err := repo.Blob(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, min(d.Size, maxCacheManifest)))
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != d.Digest.Hex {
+		return nil, fmt.Errorf("%s: its content has another digest", d.Digest)
+	}
+	return data, nil
 }

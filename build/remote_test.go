@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
@@ -193,4 +194,35 @@ func TestSSHAgentIsReachedAndLeft(t *testing.T) {
 		t.Error(files)
 	}
 	k.nothingLeft()
+}
+
+func TestInlineCacheGoesWithTheImage(t *testing.T) {
+	k := newKit(t)
+	srv := httptest.NewServer(registry.New(registry.Logger(silent())))
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	k.req.Tags = []string{host + "/base:1"}
+	k.dockerfile("FROM base\n")
+	must(t, k.b.push(t.Context(), &k.req, &ui.Output{}))
+	steps := "FROM " + host + "/base:1 AS one\nRUN date +%N > /f\nFROM one\nRUN echo 2 > /g\nRUN true\n"
+	k.req = Request{Tags: []string{host + "/app:1"}, CacheTo: []CacheLocation{{Type: "inline"}}, Epoch: time.Unix(1, 0)}
+	first, _ := k.dockerfile(steps)
+	if again, _ := k.dockerfile(steps); again.ID != first.ID {
+		t.Error("the cache inside makes the image another one each time")
+	}
+	must(t, k.b.push(t.Context(), &k.req, &ui.Output{}))
+	// Another machine.
+	other := newKit(t)
+	other.req = Request{CacheFrom: []CacheLocation{{Type: "registry", Where: host + "/app:1"}}, Pull: "missing", Epoch: time.Unix(1, 0)}
+	res, log := other.dockerfile(steps)
+	if outcome(log) != "+++" {
+		t.Errorf("steps %s, want all from the cache\n%s", outcome(log), log)
+	}
+	if got, want := other.files(res), k.files(first); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	other.req = Request{CacheFrom: []CacheLocation{{Type: "registry", Where: host + "/base:1"}}}
+	if _, log := other.dockerfile("FROM base\n"); !strings.Contains(log, "nor an image that carries one") {
+		t.Errorf("an image without a cache: %s", log)
+	}
 }

@@ -30,6 +30,9 @@ func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
 		}
 	}
 	raw, err := marshalConfig(&cfg, st.startInterval)
+	if err == nil && j.req.inline() {
+		raw, err = j.addInline(raw, &cfg)
+	}
 	return Built{Platform: j.plan.target.platform, layers: layers, config: raw}, err
 }
 
