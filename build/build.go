@@ -95,7 +95,16 @@ func (j *job) newPlan(p v1.Platform) (*plan, error) {
 		return nil, err
 	}
 	d.lintStages()
-	return newPlan(d, j.req.Target, p, j.req.Args, sortedKeys(j.req.Contexts))
+	if j.req.From != "" {
+		d.Stages[0].BaseName = j.req.From
+	}
+	plan, err := newPlan(d, j.req.Target, p, j.req.Args, sortedKeys(j.req.Contexts))
+	if err == nil && j.req.AllStages {
+		for _, s := range plan.stages {
+			s.need()
+		}
+	}
+	return plan, err
 }
 
 // enter keeps the collectors of the cache and of the image store out.

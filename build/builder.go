@@ -24,6 +24,7 @@ import (
 	"os"
 
 	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/network"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	CgroupParent string
 	// CacheLimit bounds the cache in bytes; 0 is a tenth of the disk.
 	CacheLimit int64
+	// Registry is how registries are reached; nil for the machine's settings.
+	Registry *registry.Config
 	// Networks gives RUN steps their network; nil leaves them with none but lo.
 	Networks *network.Manager
 }

@@ -46,21 +46,27 @@ type Cmd struct {
 	Jobs         int      `help:"Steps at the same time. Default: one per CPU." placeholder:"N"`
 	Timestamp    string   `help:"Seconds since 1970 for all times of the image, like SOURCE_DATE_EPOCH." placeholder:"SECONDS"`
 	runFlags
+	podmanFlags
 
 	ForceRm             bool   `hidden:""`
 	Rm                  bool   `hidden:"" default:"true" negatable:""`
 	Compress            bool   `hidden:""`
 	DisableContentTrust bool   `hidden:"" default:"true" negatable:""`
-	Isolation           string `hidden:""`
+	Isolation           string `hidden:"" enum:",default,oci" default:""`
 	Builder             string `hidden:""`
-	Provenance          string `hidden:""`
-	Sbom                string `hidden:""`
+
+	Provenance string   `hidden:""`
+	Sbom       string   `hidden:""`
+	Attest     []string `hidden:"" sep:"none"`
 
 	Context string `arg:"" name:"path" optional:"" default:"." help:"Directory, - for standard input, or a git or http(s) URL."`
 }
 
 // Run builds.
 func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
+	if c.RegistryFlags != (image.RegistryFlags{TLSVerify: true}) {
+		b.o.Registry = c.RegistryFlags.Config()
+	}
 	req, err := c.request(out)
 	if err != nil {
 		return err
@@ -70,6 +76,9 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	}
 	if c.Call != callBuild {
 		return c.call(ctx, b, req, out)
+	}
+	if err := c.noAttestations(); err != nil {
+		return err
 	}
 	limit, err := size("--cache-limit", c.CacheLimit)
 	if err != nil {
@@ -142,6 +151,11 @@ func (c *Cmd) warn(res *Result, out *ui.Output) {
 func (c *Cmd) report(res *Result, out *ui.Output) error {
 	if c.Iidfile != "" {
 		if err := os.WriteFile(c.Iidfile, []byte(res.ID), 0o644); err != nil {
+			return err
+		}
+	}
+	if c.IidfileRaw != "" {
+		if err := os.WriteFile(c.IidfileRaw, []byte(strings.TrimPrefix(res.ID, "sha256:")), 0o644); err != nil {
 			return err
 		}
 	}
@@ -232,7 +246,8 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 		}
 		r.CacheTo = append(r.CacheTo, l)
 	}
-	return r, c.runFlags.apply(r)
+	c.Network = cmpOr(c.Net, c.Network)
+	return r, errors.Join(c.runFlags.apply(r), c.podmanFlags.apply(r))
 }
 
 // pairs reads KEY=VALUE flags; a key alone has the value "".
@@ -250,7 +265,7 @@ func pairs(flag string, words []string) (map[string]string, error) {
 
 // epoch is --timestamp, the build argument, or the environment's variable.
 func (c *Cmd) epoch(args map[string]string) (time.Time, error) {
-	s := c.Timestamp
+	s := cmpOr(c.Timestamp, c.SourceDateEpoch)
 	for _, other := range []string{args[epochArg], os.Getenv(epochArg)} {
 		s = cmpOr(s, other)
 	}

@@ -33,7 +33,23 @@ func (c *buildContext) Close() {
 
 // openContext finds the context that req names: a directory, "-" for a
 // Dockerfile or an archive on stdin, a git or http(s) URL.
-func (b *Builder) openContext(ctx context.Context, req *Request) (_ *buildContext, err error) {
+func (b *Builder) openContext(ctx context.Context, req *Request) (*buildContext, error) {
+	c, err := b.findContext(ctx, req)
+	if err != nil || req.Ignorefile == "" {
+		return c, err
+	}
+	data, err := os.ReadFile(req.Ignorefile)
+	if err == nil {
+		c.ignore, err = parseIgnore(req.Ignorefile, data)
+	}
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("--ignorefile: %w", err)
+	}
+	return c, nil
+}
+
+func (b *Builder) findContext(ctx context.Context, req *Request) (_ *buildContext, err error) {
 	where, file, stdin := req.Context, req.File, req.Stdin
 	c := &buildContext{source: source{name: "the build context", owned: true}}
 	defer func() {

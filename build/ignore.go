@@ -75,7 +75,7 @@ func (i *ignore) prunes(dir string) bool {
 }
 
 // findIgnore reads the ignore file that goes with a Dockerfile: NAME.dockerignore
-// beside it wins over .dockerignore in the context. beside is "" when the
+// beside it wins over podman's .containerignore and .dockerignore in the context. beside is "" when the
 // Dockerfile has no place of its own.
 func findIgnore(context *source, beside string) (*ignore, error) {
 	if beside != "" {
@@ -87,12 +87,14 @@ func findIgnore(context *source, beside string) (*ignore, error) {
 			return nil, err
 		}
 	}
-	data, err := context.read(".dockerignore", maxDockerfile)
-	if notFound(err) {
-		return nil, nil
+	for _, name := range []string{".containerignore", ".dockerignore"} {
+		data, err := context.read(name, maxDockerfile)
+		if err == nil {
+			return parseIgnore(name, data)
+		}
+		if !notFound(err) {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return parseIgnore(".dockerignore", data)
+	return nil, nil
 }

@@ -45,8 +45,10 @@ func parseOutput(s string) (output, error) {
 			o.names = append(o.names, v)
 		case "tar":
 			o.dir = v == "false"
-		case "compression", "oci-mediatypes", "rewrite-timestamp", "force-compression", "compression-level", "unpack", "store":
-			// kist writes OCI types and the store's own layers anyway.
+		case "compression", "oci-mediatypes", "rewrite-timestamp", "unpack", "store":
+			if want := asIs()[k]; v != "" && v != want {
+				return o, fmt.Errorf("--output %s: kist has %s=%s only", s, k, want)
+			}
 		default:
 			return o, fmt.Errorf("--output %s: no such key %q", s, k)
 		}
@@ -69,6 +71,12 @@ func parseOutput(s string) (output, error) {
 		return o, fmt.Errorf("--output %s: type is image, docker, oci, local, tar or registry", s)
 	}
 	return o, nil
+}
+
+// asIs are BuildKit's keys for which kist has one answer: OCI types, the store's
+// own layers, and with SOURCE_DATE_EPOCH all times.
+func asIs() map[string]string {
+	return map[string]string{"compression": "gzip", "oci-mediatypes": "true", "rewrite-timestamp": "true", "unpack": "true", "store": "true"}
 }
 
 // create opens the file that an output goes to, "-" for standard output.

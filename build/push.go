@@ -30,7 +30,7 @@ func (b *Builder) push(ctx context.Context, req *Request, out *ui.Output) error 
 	p := out.Progress()
 	defer p.Close()
 	for _, t := range req.Tags {
-		if _, err := b.store.Push(ctx, t, image.PushOptions{Progress: p}); err != nil {
+		if _, err := b.store.Push(ctx, t, image.PushOptions{Progress: p, Registry: b.o.Registry}); err != nil {
 			return fmt.Errorf("push %s: %w", t, err)
 		}
 	}
@@ -76,20 +76,24 @@ func (b *Builder) index(ctx context.Context, req *Request, res *Result) error {
 // cacheMediaType is the type of the configuration of a cache in a registry.
 const cacheMediaType = "application/vnd.kist.buildcache.v1+json"
 
-func openRepository(ref string) (*registry.Repository, image.Reference, error) {
+func (b *Builder) openRepository(ref string) (*registry.Repository, image.Reference, error) {
 	r, err := image.ParseReference(ref)
 	if err != nil {
 		return nil, r, err
 	}
 	r = r.Tagged()
-	flags := image.RegistryFlags{TLSVerify: true}
-	repo, err := registry.Open(flags.Config(), r.Host, r.Path)
+	config := b.o.Registry
+	if config == nil {
+		flags := image.RegistryFlags{TLSVerify: true}
+		config = flags.Config()
+	}
+	repo, err := registry.Open(config, r.Host, r.Path)
 	return repo, r, err
 }
 
 // pushCache uploads the archives of the steps and a manifest that lists them.
 func (b *Builder) pushCache(ctx context.Context, ref string, m cacheManifest) error {
-	repo, r, err := openRepository(ref)
+	repo, r, err := b.openRepository(ref)
 	if err != nil {
 		return err
 	}
@@ -136,7 +140,7 @@ func (b *Builder) putBlob(ctx context.Context, repo *registry.Repository, d v1.D
 
 // openRegistryCache reads the list of steps that pushCache wrote.
 func (b *Builder) openRegistryCache(ctx context.Context, ref string) (*cacheImport, error) {
-	repo, r, err := openRepository(ref)
+	repo, r, err := b.openRepository(ref)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,18 @@ type Request struct {
 	Epoch time.Time
 	// Squash makes one layer of those that the build adds.
 	Squash bool
+	// Env is added to the image's environment; UnsetEnv and UnsetLabels are names
+	// taken out of it.
+	Env                   map[string]string
+	UnsetEnv, UnsetLabels []string
+	// Ignorefile stands for .dockerignore, From for what the first FROM names.
+	Ignorefile, From string
+	// AllStages are built, not only those that the target needs.
+	AllStages bool
+	// CacheTTL is how old a cached step may be; 0 is any age.
+	CacheTTL time.Duration
+	// OmitHistory leaves the history out of the image.
+	OmitHistory bool
 	// Tags are the names of the result.
 	Tags []string
 	// CacheFrom and CacheTo are where steps come from and go to besides the cache.

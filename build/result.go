@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,6 +20,7 @@ func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
 		}
 		cfg.Config.Labels[k] = j.req.Labels[k]
 	}
+	j.podmanConfig(&cfg)
 	if st.base == 0 && len(cfg.Config.Env) == 0 {
 		cfg.Config.Env = []string{"PATH=" + defaultPath}
 	}
@@ -29,11 +32,29 @@ func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
 			return Built{}, fmt.Errorf("squash: %w", err)
 		}
 	}
+	if j.req.OmitHistory {
+		cfg.History = nil
+	}
 	raw, err := marshalConfig(&cfg, st.startInterval)
 	if err == nil && j.req.inline() {
 		raw, err = j.addInline(raw, &cfg)
 	}
 	return Built{Platform: j.plan.target.platform, layers: layers, config: raw}, err
+}
+
+// podmanConfig does --env, --unsetenv and --unsetlabel.
+func (j *job) podmanConfig(cfg *v1.ConfigFile) {
+	env := newScope(cfg.Config.Env)
+	for _, k := range sortedKeys(j.req.Env) {
+		env.setEnv(k, j.req.Env[k])
+	}
+	cfg.Config.Env = slices.DeleteFunc(env.env, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(j.req.UnsetEnv, name)
+	})
+	for _, k := range j.req.UnsetLabels {
+		delete(cfg.Config.Labels, k)
+	}
 }
 
 // marshalConfig adds what v1.ConfigFile has no field for.

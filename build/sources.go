@@ -73,7 +73,7 @@ func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) 
 func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState, error) {
 	l := j.show.start("base", "FROM "+ref)
 	l.quiet = true
-	img, err := j.b.store.Ensure(ctx, ref, j.req.Pull, image.PullOptions{Platform: platformName(p), Progress: j.show.progress()})
+	img, err := j.b.store.Ensure(ctx, ref, j.req.Pull, image.PullOptions{Platform: platformName(p), Progress: j.show.progress(), Registry: j.b.o.Registry})
 	if err != nil {
 		l.end(err)
 		return nil, err

@@ -108,7 +108,11 @@ func (r *stageRun) cached(key string) (*Record, bool) {
 	if r.fresh() {
 		return nil, false
 	}
-	return r.job.b.lookup(key)
+	rec, ok := r.job.b.lookup(key)
+	if ttl := r.job.req.CacheTTL; ok && ttl > 0 && time.Since(rec.Created) > ttl {
+		return nil, false
+	}
+	return rec, ok
 }
 
 // locked does a step while no other build does the same one: who comes second

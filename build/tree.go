@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/sys"
 )
 
@@ -207,7 +208,7 @@ func (t *tree) finishDir(dir *os.File, name, p string, m meta) error {
 func own(dir *os.File, name, p string, m meta) error {
 	fd := int(dir.Fd())
 	if err := unix.Fchownat(fd, name, m.uid, m.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "chown", Path: p, Err: err}
+		return rootless.OwnerError(p, m.uid, m.gid, err)
 	}
 	// chown clears the set-uid bits, so the mode comes after the owner.
 	if err := unix.Fchmodat(fd, name, m.mode&0o7777, 0); err != nil {
@@ -258,7 +259,7 @@ func (t *tree) file(p string, m meta, fill func(*os.File) error) (err error) {
 	}
 	fd := int(f.Fd())
 	if err := unix.Fchown(fd, m.uid, m.gid); err != nil {
-		return &os.PathError{Op: "chown", Path: p, Err: err}
+		return rootless.OwnerError(p, m.uid, m.gid, err)
 	}
 	if err := unix.Fchmod(fd, m.mode&0o7777); err != nil {
 		return &os.PathError{Op: "chmod", Path: p, Err: err}
@@ -277,7 +278,7 @@ func (t *tree) symlink(p, target string, m meta) error {
 		return err
 	}
 	if err := unix.Fchownat(int(dir.Fd()), name, m.uid, m.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "chown", Path: p, Err: err}
+		return rootless.OwnerError(p, m.uid, m.gid, err)
 	}
 	return setTime(int(dir.Fd()), name, t.when(m.mtime), unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/rootless"
 )
 
 // A copier copies a tree with owners, modes, times, attributes and hard links.
@@ -244,7 +246,7 @@ func (c *copier) byHand(source, target int, at, end int64) error {
 func finish(from, to int, st *unix.Stat_t) error {
 	if int(st.Uid) != os.Geteuid() || int(st.Gid) != os.Getegid() {
 		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
-			return ownerError("", int(st.Uid), int(st.Gid), err)
+			return rootless.OwnerError("", int(st.Uid), int(st.Gid), err)
 		}
 	}
 	if err := copyXattrs(from, to); err != nil {
@@ -316,7 +318,7 @@ func copyNode(to int, name string, st *unix.Stat_t) error {
 // finishName is finish for what is not opened.
 func finishName(dir int, name string, st *unix.Stat_t) error {
 	if err := unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return ownerError("", int(st.Uid), int(st.Gid), err)
+		return rootless.OwnerError("", int(st.Uid), int(st.Gid), err)
 	}
 	return unix.UtimesNanoAt(dir, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -7,41 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/internal/rootless"
 )
-
-// ownerError words why an owner cannot be set: in a user namespace an id without
-// a mapping is EINVAL, and EPERM means that the file is another user's.
-func ownerError(path string, uid, gid int, err error) error {
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) {
-		return &os.PathError{Op: "chown", Path: path, Err: err}
-	}
-	caller := outsideUID()
-	if path != "" {
-		path = " " + path
-	}
-	text := fmt.Errorf("give%s to uid %d, gid %d: not possible for uid %d: %w", path, uid, gid, caller, err)
-	return ui.Hint(text, "an id needs a range of yours in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER), and a file must be owned by one of them")
-}
-
-// outsideUID is the caller's uid outside this user namespace.
-func outsideUID() int {
-	var inside, outside, size int
-	data, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return os.Geteuid()
-	}
-	for line := range strings.Lines(string(data)) {
-		if _, err := fmt.Sscan(line, &inside, &outside, &size); err == nil && inside == 0 && os.Geteuid() == 0 {
-			return outside
-		}
-	}
-	return os.Geteuid()
-}
 
 // systemDirs are what no typing error may give away.
 var systemDirs = [...]string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc",
@@ -92,7 +62,7 @@ func chownDir(dir *os.File, path string, uid, gid int) error {
 		return nil
 	}
 	if err := unix.Fchown(int(dir.Fd()), uid, gid); err != nil {
-		return ownerError(path, uid, gid, err)
+		return rootless.OwnerError(path, uid, gid, err)
 	}
 	return nil
 }
@@ -125,7 +95,7 @@ func chownOne(dir int, name, path string, uid, gid int, st *unix.Stat_t) error {
 		return nil
 	}
 	if err := unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return ownerError(path, uid, gid, err)
+		return rootless.OwnerError(path, uid, gid, err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -244,7 +245,7 @@ func makeData(dir string, v *Volume) error {
 	err := os.Chown(dir, uid, gid)
 	var inner *os.PathError
 	if errors.As(err, &inner) {
-		return ownerError("it", max(uid, 0), max(gid, 0), inner.Err)
+		return rootless.OwnerError("it", max(uid, 0), max(gid, 0), inner.Err)
 	}
 	return err
 }
