@@ -81,82 +81,99 @@ func (f *createFlags) security(c *Config) error {
 	return c.Spaces.check()
 }
 
+// option reads one --security-opt, KEY=VALUE or docker's older KEY:VALUE.
 func (s *Security) option(o string) error {
 	key, value, hasValue := strings.Cut(o, "=")
 	if !hasValue {
 		key, value, hasValue = strings.Cut(o, ":")
 	}
-	switch key {
-	case "no-new-privileges":
-		s.NoNewPrivs = true
-		if hasValue {
-			v, err := strconv.ParseBool(value)
-			if err != nil {
-				return fmt.Errorf("--security-opt %s: want true or false", o)
-			}
-			s.NoNewPrivs = v
-		}
-	case "seccomp":
-		if value == "unconfined" || value == "builtin" {
-			s.Seccomp = strings.TrimPrefix(value, "builtin")
-			return nil
-		}
-		data, err := readProfile(value)
-		if err != nil {
-			return fmt.Errorf("--security-opt %s: %w", o, err)
-		}
-		s.Seccomp = string(data)
-	case "apparmor":
-		if value == "" || value != "unconfined" && !exists("/sys/kernel/security/apparmor") {
-			return fmt.Errorf("--security-opt %s: this host has no AppArmor", o)
-		}
-		s.AppArmor = value
-	case "label":
-		if err := checkLabel(value); err != nil {
-			return fmt.Errorf("--security-opt %s: %w", o, err)
-		}
-		s.Label = append(s.Label, value)
-	case "systempaths":
-		if value != "unconfined" {
-			return fmt.Errorf("--security-opt %s: want systempaths=unconfined", o)
-		}
-		s.Unmasked = true
-	case "mask":
-		list, err := pathList(value)
-		if err != nil {
-			return fmt.Errorf("--security-opt %s: %w", o, err)
-		}
-		s.Mask = append(s.Mask, list...)
-	case "unmask":
-		if strings.EqualFold(value, "all") {
-			s.Unmasked = true
-			return nil
-		}
-		list, err := pathList(value)
-		if err != nil {
-			return fmt.Errorf("--security-opt %s: %w", o, err)
-		}
-		s.Unmask = append(s.Unmask, list...)
-	case "proc-opts":
-		for _, p := range strings.Split(value, ",") {
-			if name, _, _ := strings.Cut(p, "="); !slices.Contains([]string{"hidepid", "gid", "subset"}, name) {
-				return fmt.Errorf("--security-opt %s: want hidepid=, gid= or subset=", o)
-			}
-			s.ProcOptions = append(s.ProcOptions, p)
-		}
-	case "writable-cgroups":
-		s.WritableCgroups = true
-		if hasValue {
-			v, err := strconv.ParseBool(value)
-			if err != nil {
-				return fmt.Errorf("--security-opt %s: want true or false", o)
-			}
-			s.WritableCgroups = v
-		}
-	case "credentialspec":
-		return fmt.Errorf("--security-opt %s: only Windows has it", o)
-	default:
+	set, known := map[string]func(string) error{
+		"no-new-privileges": boolOption(&s.NoNewPrivs, hasValue),
+		"writable-cgroups":  boolOption(&s.WritableCgroups, hasValue),
+		"seccomp":           s.seccompOption,
+		"apparmor":          s.apparmorOption,
+		"label":             s.labelOption,
+		"systempaths":       s.systempathsOption,
+		"mask":              s.maskOption,
+		"unmask":            s.unmaskOption,
+		"proc-opts":         s.procOption,
+		"credentialspec":    func(string) error { return errors.New("only Windows has it") },
+	}[key]
+	if !known {
 		return fmt.Errorf("--security-opt %s: no such option", o)
+	}
+	if err := set(value); err != nil {
+		return fmt.Errorf("--security-opt %s: %w", o, err)
+	}
+	return nil
+}
+
+// boolOption sets b; an option without a value is true.
+func boolOption(b *bool, hasValue bool) func(string) error {
+	return func(value string) (err error) {
+		if *b = true; !hasValue {
+			return nil
+		}
+		if *b, err = strconv.ParseBool(value); err != nil {
+			return errors.New("want true or false")
+		}
+		return nil
+	}
+}
+
+func (s *Security) seccompOption(value string) error {
+	if value == "unconfined" || value == "builtin" {
+		s.Seccomp = strings.TrimPrefix(value, "builtin")
+		return nil
+	}
+	data, err := readProfile(value)
+	s.Seccomp = string(data)
+	return err
+}
+
+func (s *Security) apparmorOption(value string) error {
+	if value == "" || value != "unconfined" && !exists("/sys/kernel/security/apparmor") {
+		return errors.New("this host has no AppArmor")
+	}
+	s.AppArmor = value
+	return nil
+}
+
+func (s *Security) labelOption(value string) error {
+	s.Label = append(s.Label, value)
+	return checkLabel(value)
+}
+
+func (s *Security) systempathsOption(value string) error {
+	if value != "unconfined" {
+		return errors.New("want systempaths=unconfined")
+	}
+	s.Unmasked = true
+	return nil
+}
+
+func (s *Security) maskOption(value string) error {
+	list, err := pathList(value)
+	s.Mask = append(s.Mask, list...)
+	return err
+}
+
+func (s *Security) unmaskOption(value string) error {
+	if strings.EqualFold(value, "all") {
+		s.Unmasked = true
+		return nil
+	}
+	list, err := pathList(value)
+	s.Unmask = append(s.Unmask, list...)
+	return err
+}
+
+func (s *Security) procOption(value string) error {
+	for _, p := range strings.Split(value, ",") {
+		if name, _, _ := strings.Cut(p, "="); !slices.Contains([]string{"hidepid", "gid", "subset"}, name) {
+			return errors.New("want hidepid=, gid= or subset=")
+		}
+		s.ProcOptions = append(s.ProcOptions, p)
 	}
 	return nil
 }

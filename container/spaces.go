@@ -1,11 +1,14 @@
 package container
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/kist-containers/kist/internal/ui"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // mode is one namespace flag as it was given.
@@ -76,4 +79,73 @@ func (e *Engine) settleSpaces(c *Config) error {
 		*m.value = "container:" + o.ID
 	}
 	return nil
+}
+
+// namespaces follow docker's modes.
+func (m *specMaker) namespaces(s *specs.Spec) error {
+	c := m.c
+	add := func(kind specs.LinuxNamespaceType, path string) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: kind, Path: path})
+	}
+	add(specs.MountNamespace, "")
+	if c.Network.Mode != "host" {
+		add(specs.NetworkNamespace, m.netns)
+	}
+	uts, cgroup := c.Spaces.UTS, c.Spaces.Cgroup
+	if uts == "" && c.Network.Mode == "host" {
+		uts = "host"
+	}
+	if cgroup == "" && !m.privateCgroups() {
+		cgroup = "host"
+	}
+	for _, x := range []struct {
+		mode, flag string
+		kind       specs.LinuxNamespaceType
+		file       string
+	}{
+		{c.Spaces.IPC, "ipc", specs.IPCNamespace, "ipc"}, {c.Spaces.PID, "pid", specs.PIDNamespace, "pid"},
+		{uts, "uts", specs.UTSNamespace, "uts"}, {cgroup, "cgroupns", specs.CgroupNamespace, "cgroup"},
+	} {
+		path, private, err := m.space(x.mode, x.flag, x.file)
+		if err != nil {
+			return err
+		}
+		if private || path != "" {
+			add(x.kind, path)
+		}
+		if private && x.kind == specs.UTSNamespace {
+			s.Hostname, s.Domainname = c.Hostname, c.Domainname
+		}
+	}
+	return m.userNamespace(s)
+}
+
+// privateCgroups: docker's default is host on v1 and private on v2. The private
+// one hides the host's paths on both, so it is kist's unless the container is
+// privileged.
+func (m *specMaker) privateCgroups() bool {
+	return !m.c.Security.Privileged
+}
+
+// space resolves a mode to a path to join: container:ID, or ns:PATH.
+func (m *specMaker) space(mode, flag, file string) (path string, private bool, err error) {
+	if path, ok := strings.CutPrefix(mode, "ns:"); ok {
+		if _, err := os.Stat(path); err != nil {
+			return "", false, fmt.Errorf("--%s %s: %w", flag, mode, errors.Unwrap(err))
+		}
+		return path, false, nil
+	}
+	other, joined := strings.CutPrefix(mode, "container:")
+	if !joined {
+		return "", mode != "host", nil
+	}
+	c, err := m.e.Lookup(other)
+	if err != nil {
+		return "", false, fmt.Errorf("--%s %s: %w", flag, mode, err)
+	}
+	st := m.e.Status(c.ID)
+	if !st.Live() {
+		return "", false, fmt.Errorf("--%s container:%s: %w", flag, c.Name, ErrNotRunning)
+	}
+	return fmt.Sprintf("/proc/%d/ns/%s", st.Pid, file), false, nil
 }
