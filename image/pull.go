@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -45,7 +44,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, registry.Join(errs)
 }
 
 // expand returns what ref may mean, in the order to try.

@@ -102,11 +102,12 @@ func (p *packer) entry(d *os.File, base, name string) error {
 		return err
 	}
 	p.res.Files++
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return p.directory(d, base, hdr)
-	case unix.S_IFREG:
+	if hdr.Typeflag == tar.TypeReg {
 		return p.file(d, base, hdr, &st)
+	}
+	p.res.Disk += st.Blocks * 512
+	if hdr.Typeflag == tar.TypeDir {
+		return p.directory(d, base, hdr)
 	}
 	return p.tw.WriteHeader(hdr)
 }
@@ -120,7 +121,6 @@ func (p *packer) directory(d *os.File, base string, hdr *tar.Header) error {
 	hdr.PAXRecords = packXattrs(int(sub.Fd()))
 	name := hdr.Name
 	hdr.Name += "/"
-	p.res.Disk += block
 	if err := p.tw.WriteHeader(hdr); err != nil {
 		return err
 	}

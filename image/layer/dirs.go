@@ -197,6 +197,11 @@ func (u *unpacker) finish() error {
 		if err := u.attributes(fd, hdr); err != nil {
 			return fmt.Errorf("unpack %.255q: %w", hdr.Name, err)
 		}
+		// A directory of many names has more than the one block it was counted with.
+		var st unix.Stat_t
+		if hdr.Name != "." && unix.Fstat(fd, &st) == nil {
+			u.res.Disk += st.Blocks*512 - block
+		}
 	}
 	return nil
 }

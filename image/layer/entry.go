@@ -182,6 +182,11 @@ func (u *unpacker) symlink(parent int, base string, hdr *tar.Header) error {
 	if err := unix.Symlinkat(hdr.Linkname, parent, base); err != nil {
 		return os.NewSyscallError("symlinkat", err)
 	}
+	// ext4 keeps a short target in the inode, others longer ones.
+	var st unix.Stat_t
+	if len(hdr.Linkname) >= 60 && fstatat(parent, base, &st) == nil {
+		u.res.Disk += st.Blocks * 512
+	}
 	return u.attributesAt(parent, base, hdr)
 }
 

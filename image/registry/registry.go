@@ -95,8 +95,28 @@ func (r *Repository) each(ctx context.Context, reference string, try func(*endpo
 		errs = append(errs, err)
 	}
 	slices.Reverse(errs)
-	return errors.Join(errs...)
+	return Join(errs)
 }
+
+// Join is errors.Join on one line.
+func Join(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return joined(errs)
+}
+
+type joined []error
+
+func (j joined) Error() string {
+	var texts []string
+	for _, err := range j {
+		texts = append(texts, err.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j joined) Unwrap() []error { return j }
 
 // Head asks for the descriptor of a manifest by tag or digest, in one round trip.
 func (r *Repository) Head(ctx context.Context, reference string) (d v1.Descriptor, err error) {

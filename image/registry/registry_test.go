@@ -316,6 +316,11 @@ func TestMirrorFirstThenTheRegistry(t *testing.T) {
 	if got := get(t, r, d); got != "x" || asked["mirror"] != 1 {
 		t.Errorf("got %q, mirror asked %d times", got, asked["mirror"])
 	}
+	_, _, err := r.Manifest(ctx, "none")
+	var refused *Error
+	if !errors.As(err, &refused) || refused.Host != host(main) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "; mirror "+host(mirror)) {
+		t.Errorf("both refuse: %v", err)
+	}
 }
 
 func TestCertificates(t *testing.T) {
