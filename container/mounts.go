@@ -260,7 +260,12 @@ func (m *specMaker) ownerOf(w *volume.Mount) (uid, gid int, err error) {
 func (m *specMaker) idmapMount(w *volume.Mount, o *specs.Mount) error {
 	switch {
 	case len(w.UIDs) > 0:
-		o.UIDMappings, o.GIDMappings = w.UIDs, w.GIDs
+		var errU, errG error
+		o.UIDMappings, errU = hostRanges(w.UIDs, m.c.Spaces.UIDs)
+		o.GIDMappings, errG = hostRanges(w.GIDs, m.c.Spaces.GIDs)
+		if err := errors.Join(errU, errG); err != nil {
+			return err
+		}
 	case m.e.shifts(m.c) && (w.IDMap || w.Type == volume.TypeVolume):
 		o.UIDMappings, o.GIDMappings = ociMaps(m.c.Spaces.UIDs), ociMaps(m.c.Spaces.GIDs)
 	case w.IDMap && len(m.c.Spaces.UIDs) == 0:
@@ -273,6 +278,24 @@ func (m *specMaker) idmapMount(w *volume.Mount, o *specs.Mount) error {
 	}
 	o.Options = append(o.Options, "idmap")
 	return nil
+}
+
+// hostRanges turns the container's numbers, which @ stands before, into the host's.
+func hostRanges(ranges []volume.IDRange, container []IDMap) ([]specs.LinuxIDMapping, error) {
+	var list []specs.LinuxIDMapping
+	for _, r := range ranges {
+		one := r.LinuxIDMapping
+		if r.InContainer {
+			first, ok := hostID(container, one.HostID)
+			last, ok2 := hostID(container, one.HostID+one.Size-1)
+			if !ok || !ok2 || last-first != one.Size-1 {
+				return nil, fmt.Errorf("idmap: @%d-%d-%d: the container's user namespace has no such range", one.ContainerID, one.HostID, one.Size)
+			}
+			one.HostID = first
+		}
+		list = append(list, one)
+	}
+	return list, nil
 }
 
 func devptsMount(w *volume.Mount) specs.Mount {

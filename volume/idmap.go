@@ -9,9 +9,18 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// idmap reads podman's idmap[=uids=DISK-HOST-N[#…];gids=DISK-HOST-N[#…]]: DISK is
-// the first number on disk, HOST what this host sees through the mount. Without a
-// value the container's user namespace translates.
+// An IDRange translates owners on disk (ContainerID) to those that this host sees
+// through the mount (HostID).
+type IDRange struct {
+	specs.LinuxIDMapping
+	// InContainer says that HostID is a number of the container's user namespace.
+	InContainer bool `json:"inContainer,omitempty"`
+}
+
+// idmap reads podman's idmap[=uids=[@]DISK-HOST-N[#…];gids=[@]DISK-HOST-N[#…]]:
+// DISK is the first number on disk, HOST what this host sees through the mount,
+// or with @ the container. Without a value the container's user namespace
+// translates.
 func (m *Mount) idmap(s string) error {
 	if m.Type != TypeBind && m.Type != TypeVolume {
 		return fmt.Errorf("idmap is for bind and volume mounts, not for type=%s", m.Type)
@@ -41,11 +50,12 @@ func (m *Mount) idmap(s string) error {
 	return nil
 }
 
-func idRanges(s string) ([]specs.LinuxIDMapping, error) {
-	var list []specs.LinuxIDMapping
+func idRanges(s string) ([]IDRange, error) {
+	var list []IDRange
 	for r := range strings.SplitSeq(s, "#") {
 		var n [3]uint64
-		parts := strings.Split(r, "-")
+		triple, relative := strings.CutPrefix(r, "@")
+		parts := strings.Split(triple, "-")
 		if len(parts) != 3 {
 			return nil, fmt.Errorf("%q: want DISK-HOST-LENGTH", r)
 		}
@@ -58,7 +68,7 @@ func idRanges(s string) ([]specs.LinuxIDMapping, error) {
 		if n[2] == 0 || n[0]+n[2] > 1<<32 || n[1]+n[2] > 1<<32 {
 			return nil, errors.New("a range is empty or ends beyond 4294967295")
 		}
-		list = append(list, specs.LinuxIDMapping{ContainerID: uint32(n[0]), HostID: uint32(n[1]), Size: uint32(n[2])})
+		list = append(list, IDRange{specs.LinuxIDMapping{ContainerID: uint32(n[0]), HostID: uint32(n[1]), Size: uint32(n[2])}, relative})
 	}
 	return list, nil
 }

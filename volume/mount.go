@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -65,9 +63,9 @@ type Mount struct {
 	Subpath string `json:"subpath,omitempty"`
 	// IDMap translates the owners seen through the mount: by UIDs and GIDs, or by
 	// the container's user namespace where those are empty.
-	IDMap bool                   `json:"idmap,omitempty"`
-	UIDs  []specs.LinuxIDMapping `json:"uids,omitempty"`
-	GIDs  []specs.LinuxIDMapping `json:"gids,omitempty"`
+	IDMap bool      `json:"idmap,omitempty"`
+	UIDs  []IDRange `json:"uids,omitempty"`
+	GIDs  []IDRange `json:"gids,omitempty"`
 	// Size bounds a tmpfs in bytes, 0 for no bound; Mode is its mode, 0 for 1777.
 	Size int64  `json:"size,omitempty"`
 	Mode uint32 `json:"mode,omitempty"`

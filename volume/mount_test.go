@@ -64,7 +64,11 @@ func TestParseIDMap(t *testing.T) {
 	if err != nil || len(m.UIDs) != 2 || m.UIDs[1].ContainerID != 20 || m.UIDs[1].HostID != 2000 || m.GIDs[0].HostID != 100 || !m.IDMap {
 		t.Errorf("%+v, %v", m, err)
 	}
-	for _, bad := range []string{"uids=0-1", "uids=0-1-1", "uids=a-b-c;gids=0-0-1", "uids=0-0-0;gids=0-0-1", "uids=0-4294967295-2;gids=0-0-1", "x=0-0-1"} {
+	m, err = ParseMount("type=bind,src=/a,dst=/d,idmap=uids=@0-1-10#5-5-1;gids=@0-2-10", "/")
+	if err != nil || !m.UIDs[0].InContainer || m.UIDs[0].HostID != 1 || m.UIDs[1].InContainer || !m.GIDs[0].InContainer {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range []string{"uids=@;gids=@", "uids=@@0-0-1;gids=0-0-1", "uids=0-1", "uids=0-1-1", "uids=a-b-c;gids=0-0-1", "uids=0-0-0;gids=0-0-1", "uids=0-4294967295-2;gids=0-0-1", "x=0-0-1"} {
 		if _, err := ParseVolume("db:/d:idmap="+bad, "/"); err == nil {
 			t.Errorf("idmap=%s is taken", bad)
 		}
