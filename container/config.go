@@ -65,6 +65,8 @@ type Config struct {
 	// Systemd is true (also for ""): room is made for systemd if it is the
 	// command; false, or always.
 	Systemd string `json:"systemd,omitempty"`
+	// SystemdSize bounds systemd's tmpfs mounts, in bytes; 0 is no bound.
+	SystemdSize int64 `json:"systemdSize,omitempty"`
 	// Requires are containers that are started before this one.
 	Requires []string `json:"requires,omitempty"`
 	// RemoveImage removes the image after the container.

@@ -33,23 +33,24 @@ type createFlags struct {
 }
 
 type processFlags struct {
-	Attach       []string `short:"a" sep:"none" help:"Attach to STDIN, STDOUT or STDERR." placeholder:"STREAM"`
-	Interactive  bool     `short:"i" help:"Keep standard input open."`
-	Tty          bool     `short:"t" help:"Give it a terminal."`
-	Env          []string `short:"e" sep:"none" help:"Set a variable; KEY alone takes the caller's." placeholder:"KEY=VALUE"`
-	EnvFile      []string `sep:"none" help:"Read variables from a file." placeholder:"FILE"`
-	envFlags     `embed:""`
-	Workdir      string   `short:"w" help:"Working directory." placeholder:"DIR"`
-	User         string   `short:"u" help:"User, by name or id." placeholder:"USER[:GROUP]"`
-	GroupAdd     []string `sep:"none" help:"Add a supplementary group." placeholder:"GROUP"`
-	Entrypoint   *string  `help:"Replace the image's entrypoint." placeholder:"PROGRAM"`
-	Init         bool     `help:"Run an init that forwards signals and reaps processes."`
-	InitPath     string   `help:"Use this program as the init." placeholder:"FILE"`
-	Tz           string   `help:"Time zone, or local for this machine's." placeholder:"ZONE"`
-	Umask        string   `help:"File mode mask (0022)." placeholder:"MODE"`
-	Personality  string   `help:"Execution domain: LINUX or LINUX32." placeholder:"DOMAIN"`
-	Systemd      string   `default:"true" help:"Make room for systemd: true (if it is the command), false or always." placeholder:"MODE"`
-	accountFlags `embed:""`
+	Attach         []string `short:"a" sep:"none" help:"Attach to STDIN, STDOUT or STDERR." placeholder:"STREAM"`
+	Interactive    bool     `short:"i" help:"Keep standard input open."`
+	Tty            bool     `short:"t" help:"Give it a terminal."`
+	Env            []string `short:"e" sep:"none" help:"Set a variable; KEY alone takes the caller's." placeholder:"KEY=VALUE"`
+	EnvFile        []string `sep:"none" help:"Read variables from a file." placeholder:"FILE"`
+	envFlags       `embed:""`
+	Workdir        string   `short:"w" help:"Working directory." placeholder:"DIR"`
+	User           string   `short:"u" help:"User, by name or id." placeholder:"USER[:GROUP]"`
+	GroupAdd       []string `sep:"none" help:"Add a supplementary group." placeholder:"GROUP"`
+	Entrypoint     *string  `help:"Replace the image's entrypoint." placeholder:"PROGRAM"`
+	Init           bool     `help:"Run an init that forwards signals and reaps processes."`
+	InitPath       string   `help:"Use this program as the init." placeholder:"FILE"`
+	Tz             string   `help:"Time zone, or local for this machine's." placeholder:"ZONE"`
+	Umask          string   `help:"File mode mask (0022)." placeholder:"MODE"`
+	Personality    string   `help:"Execution domain: LINUX or LINUX32." placeholder:"DOMAIN"`
+	Systemd        string   `default:"true" help:"Make room for systemd: true (if it is the command), false or always." placeholder:"MODE"`
+	ShmSizeSystemd ui.Bytes `name:"shm-size-systemd" help:"Size of systemd's tmpfs mounts." placeholder:"SIZE"`
+	accountFlags   `embed:""`
 }
 
 type identityFlags struct {
@@ -135,7 +136,7 @@ func (f *createFlags) process(c *Config) error {
 	if !slices.Contains([]string{"", "true", "false", "always"}, f.Systemd) {
 		return fmt.Errorf("--systemd %s: want true, false or always", f.Systemd)
 	}
-	c.Systemd = f.Systemd
+	c.Systemd, c.SystemdSize = f.Systemd, int64(f.ShmSizeSystemd)
 	if f.Workdir != "" && !filepath.IsAbs(f.Workdir) {
 		return fmt.Errorf("-w %s: the working directory must be an absolute path", f.Workdir)
 	}

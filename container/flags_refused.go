@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -22,6 +23,8 @@ type refusedFlags struct {
 	HostsFile     string   `name:"hosts-file" hidden:""`
 	Isolation     string   `hidden:""`
 	Link          []string `hidden:"" sep:"none"`
+	// DisableContentTrust does nothing: docker dropped the trust it disables.
+	DisableContentTrust bool `hidden:"" negatable:""`
 }
 
 // refused says why, and what to do instead.
@@ -32,6 +35,7 @@ func (f *createFlags) refused(*Config) error {
 	}{
 		{f.RdtClass+f.IntelRdt != "", "--rdt-class", "kist does not manage Intel's cache and memory bandwidth classes"},
 		{len(f.DecryptionKey) > 0, "--decryption-key", "kist does not decrypt images; pull it with skopeo copy --decryption-key, then kist load"},
+		{slices.Contains(f.GroupAdd, "keep-groups"), "--group-add keep-groups", "a container never gets the caller's groups; name them"},
 		{f.Permissive, "--permissive", "kist makes no SELinux policy; --security-opt label=disable leaves it out"},
 		{f.Subuidname+f.Subgidname != "", "--subuidname, --subgidname", "give the ids with --uidmap and --gidmap"},
 		{f.HostsFile != "" && f.HostsFile != "none", "--hosts-file", "add lines with --add-host, or mount a file on /etc/hosts with --no-hosts"},

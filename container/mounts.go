@@ -144,6 +144,10 @@ func (m *specMaker) ociMount(ctx context.Context, i int, w *volume.Mount, root *
 	if err != nil {
 		return o, err
 	}
+	if w.Overlay {
+		o.Source, err = m.overlayOver(i, o.Source)
+		return o, err
+	}
 	if w.Chown {
 		uid, gid, err := m.ownerOf(w)
 		if err == nil {
@@ -237,6 +241,31 @@ func (m *specMaker) imageSource(i int, w *volume.Mount) (string, error) {
 		real = strings.TrimPrefix(real, mount.Lowers[0])
 	}
 	return filepath.Join(mount.At, real), nil
+}
+
+// overlayOver notes an overlay over a directory for the monitor to mount, and
+// returns where. What an earlier run wrote is gone.
+func (m *specMaker) overlayOver(i int, dir string) (string, error) {
+	info, err := os.Stat(dir)
+	if err != nil || !info.IsDir() {
+		return "", fmt.Errorf("option O: %s is not a directory", dir)
+	}
+	name := fmt.Sprintf("overlay-%d", i)
+	own := m.e.dataDir(m.c.ID, name)
+	if err := os.RemoveAll(own); err != nil {
+		return "", err
+	}
+	mount := monitor.ImageMount{Lowers: []string{dir}, Upper: filepath.Join(own, upperDir), Work: filepath.Join(own, workDir),
+		At: m.e.dataDir(m.c.ID, bundleDir, name)}
+	for _, d := range []string{mount.Upper, mount.Work, mount.At} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return "", err
+		}
+	}
+	// The merged directory shows the upper one's owner and mode.
+	uid, gid := owner(info)
+	m.images = append(m.images, mount)
+	return mount.At, errors.Join(os.Chown(mount.Upper, uid, gid), os.Chmod(mount.Upper, info.Mode()))
 }
 
 // ownerOf is who is to own a mount with the option U: the container's user, by

@@ -35,7 +35,7 @@ func (c *Config) forSystemd() {
 	}
 	for _, dir := range []string{"/run", "/run/lock", "/tmp", "/var/log/journal"} {
 		if !slices.ContainsFunc(c.Mounts, func(m volume.Mount) bool { return m.Target == dir }) {
-			c.Mounts = append(c.Mounts, volume.Mount{Type: volume.TypeTmpfs, Target: dir, Mode: 0o755, Options: []string{"exec", "tmpcopyup"}})
+			c.Mounts = append(c.Mounts, volume.Mount{Type: volume.TypeTmpfs, Target: dir, Mode: 0o755, Size: c.SystemdSize, Options: []string{"exec", "tmpcopyup"}})
 		}
 	}
 	c.Security.WritableCgroups = true

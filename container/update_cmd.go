@@ -38,7 +38,8 @@ type UpdateCmd struct {
 	Env               []string `short:"e" sep:"none" help:"Set a variable, from the next start on." placeholder:"KEY=VALUE"`
 	Unsetenv          []string `name:"unsetenv" sep:"none" help:"Drop a variable, from the next start on." placeholder:"KEY"`
 	healthFlags       `embed:""`
-	Containers        []string `arg:"" name:"container" help:"Containers."`
+	latestFlag        `embed:""`
+	Containers        []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
 // Run changes limits, at once and for later starts.
@@ -47,7 +48,11 @@ func (c *UpdateCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	return each(e, out, "update", c.Containers, func(ct *Config) error { return c.update(ctx, e, ct.ID, wish) })
+	names, err := e.choose(c.Containers, false, c.Latest, choice{}, nil)
+	if err != nil {
+		return err
+	}
+	return each(e, out, "update", names, func(ct *Config) error { return c.update(ctx, e, ct.ID, wish) })
 }
 
 // wish is what the flags ask for.

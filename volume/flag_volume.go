@@ -66,7 +66,7 @@ func isPath(s string) bool {
 }
 
 // contradictions are options that cannot stand together.
-var contradictions = [][2]string{{"ro", "rw"}, {"z", "Z"}, {"copy", "nocopy"}, {"bind", "rbind"},
+var contradictions = [][2]string{{"ro", "rw"}, {"z", "Z"}, {"copy", "nocopy"}, {"O", "ro"}, {"O", "U"}, {"bind", "rbind"},
 	{"exec", "noexec"}, {"suid", "nosuid"}, {"dev", "nodev"}}
 
 func (m *Mount) volumeOptions(options string) error {
@@ -103,6 +103,8 @@ func (m *Mount) volumeOption(o string) (err error) {
 		m.NoCreate = true
 	case o == "bind" && m.Type == TypeBind:
 		m.NonRecursive = true
+	case o == "O" && !m.Anonymous:
+		m.Overlay = true
 	case o == "U":
 		m.Chown = true
 	case key == "idmap":

@@ -53,6 +53,8 @@ type Mount struct {
 	// Anonymous says that Source is a name made up for this container: the volume
 	// goes with it.
 	Anonymous bool `json:"anonymous,omitempty"`
+	// Overlay shows the source below an overlay that is thrown away with the run.
+	Overlay bool `json:"overlay,omitempty"`
 	// Chown gives the source, and all in it, to the container's user.
 	Chown bool `json:"chown,omitempty"`
 	// Driver and DriverOpts make a missing volume.
