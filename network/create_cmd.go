@@ -64,6 +64,11 @@ func (c *CreateCmd) network() (*Network, error) {
 		Name: c.Name, Driver: c.Driver, Internal: c.Internal, IPAM: c.IpamDriver, NoIPv4: !c.Ipv4, IPv6: c.Ipv6,
 		ConfigOnly: c.ConfigOnly, ConfigFrom: c.ConfigFrom, Labels: map[string]string{},
 	}
+	for i, o := range c.Opt {
+		if !strings.Contains(o, "=") { // docker: -o encrypted
+			c.Opt[i] = o + "="
+		}
+	}
 	var err error
 	for _, p := range []struct {
 		flag string

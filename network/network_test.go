@@ -40,7 +40,13 @@ func newManager(t *testing.T) *Manager {
 		t.Skip("needs root, to make network namespaces")
 	}
 	dir := t.TempDir()
-	return Open(state.Roots{Data: filepath.Join(dir, "data"), Run: filepath.Join(dir, "run")}, Options{})
+	m := Open(state.Roots{Data: filepath.Join(dir, "data"), Run: filepath.Join(dir, "run")}, Options{})
+	t.Cleanup(func() {
+		if err := m.retire(context.Background()); err != nil { // rules would be in the next test's way
+			t.Error(err)
+		}
+	})
+	return m
 }
 
 // sandbox joins a sandbox to a network and returns what runs a command in it.

@@ -74,6 +74,9 @@ func floodTo(link netlink.Link, peer net.IP) *netlink.Neigh {
 
 // vni is the number of the network on the wire.
 func (n *Network) vni() (int, error) {
+	if n.Options[optVNI] == "" {
+		return 0, fmt.Errorf("an overlay needs --opt %s=NUMBER: all its hosts say the same one", optVNI)
+	}
 	v, err := strconv.Atoi(n.Options[optVNI])
 	if err != nil || v < 1 || v >= 1<<24 {
 		return 0, fmt.Errorf("option %s=%s: want a number of 1 to 16777215", optVNI, n.Options[optVNI])

@@ -210,7 +210,6 @@ func TestOverlayJoinedLaterIsKept(t *testing.T) {
 	if err := m.Create(ctx, n); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.Prune(ctx) }) // the default bridge and its rules
 	s, _ := sandbox(t, m, "d", DefaultBridge)
 	serving, cancel := context.WithCancel(ctx)
 	ended := make(chan error)

@@ -93,7 +93,7 @@ func TestBadOverlays(t *testing.T) {
 		"addresses of its": {optVNI: "5"},
 		"no other host":    {optPeers: "127.0.0.1", optVNI: "5"},
 		"not an address":   {optStore: "http://192.0.2.9:1", optAdvertise: "198.51.100.7", optVNI: "5"},
-		"vxlanid_list=":    {optPeers: "192.0.2.1"},
+		"vxlanid_list=NUM": {optPeers: "192.0.2.1"},
 		"option mode":      {optPeers: "192.0.2.1", optVNI: "5", "mode": "l9"},
 		"not a host's":     {optPeers: "192.0.2.1,there", optVNI: "5"},
 	} {

@@ -86,7 +86,7 @@ func ipvlanFlag(name string) (netlink.IPVlanFlag, error) {
 func (n *Network) checkParent(own ...string) error {
 	for key := range n.Options {
 		if !slices.Contains(append(own, "parent", optMTU, optPrefix), key) {
-			return fmt.Errorf("option %s: a %s network has none such", key, n.Driver)
+			return fmt.Errorf("option %s: %s networks have none such", key, n.Driver)
 		}
 	}
 	n.Link = n.Options["parent"]
