@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -112,9 +113,15 @@ func (cniDriver) join(ctx context.Context, p plug) error {
 	if len(p.publishes()) > 0 && !capable(list, "portMappings") {
 		return fmt.Errorf("network %s: -p: no plugin of its configuration publishes ports (such as portmap, with the capability portMappings)", p.n.Name)
 	}
+	if len(p.e.Wish.LinkLocal) > 0 {
+		return fmt.Errorf("network %s: --link-local-ip: its plugins give the addresses", p.n.Name)
+	}
 	result, err := p.cni().AddNetworkList(ctx, list, p.runtimeConf())
 	if err == nil {
 		err = p.take(result)
+	}
+	if err == nil {
+		err = inNamespace(p.ns, p.e.applySysctls)
 	}
 	if err != nil {
 		return fmt.Errorf("network %s: %w", p.n.Name, err)
@@ -132,9 +139,9 @@ func (p plug) cni() *libcni.CNIConfig {
 	return libcni.NewCNIConfigWithCacheDir(filepath.SplitList(p.n.PluginPath), filepath.Join(p.m.roots.Run, "network", p.n.Name, "cni"), new(pluginExec))
 }
 
-// publishes are the ports that lead to this endpoint: the sandbox's first.
+// publishes are the ports that lead to this endpoint.
 func (p plug) publishes() []PublishedPort {
-	if len(p.s.Endpoints) == 0 || p.s.Endpoints[0].Link != p.e.Link {
+	if gate := p.s.gate(); gate == nil || gate.Link != p.e.Link {
 		return nil
 	}
 	return p.s.Ports
@@ -146,9 +153,9 @@ func (p plug) runtimeConf() *libcni.RuntimeConf {
 		ContainerID: p.s.ID, NetNS: p.s.Key, IfName: p.e.Link,
 		Args: [][2]string{{"IgnoreUnknown", "1"}}, CapabilityArgs: map[string]any{},
 	}
-	if p.e.Wish.IPv4 != "" {
-		rt.Args = append(rt.Args, [2]string{"IP", p.e.Wish.IPv4})
-		rt.CapabilityArgs["ips"] = []string{p.e.Wish.IPv4}
+	if wishes := p.e.wished(); len(wishes) > 0 {
+		rt.Args = append(rt.Args, [2]string{"IP", strings.Join(wishes, ",")})
+		rt.CapabilityArgs["ips"] = wishes
 	}
 	if p.e.MAC != "" {
 		rt.Args = append(rt.Args, [2]string{"MAC", p.e.MAC})

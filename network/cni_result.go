@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -36,46 +37,69 @@ func (p plug) take(result types.Result) error {
 	if wantedMAC != "" && !strings.EqualFold(wantedMAC, p.e.MAC) {
 		return fmt.Errorf("--mac-address %s: its plugins gave %s", wantedMAC, p.e.MAC)
 	}
-	if p.e.Default {
+	if p.e.Default || p.e.Default6 {
 		return nil
 	}
 	return inNamespace(p.ns, p.e.leadNowhere)
 }
 
-// asWanted refuses an address that is not the one of --ip.
+// wished are the addresses that the user asked for.
+func (e *Endpoint) wished() (list []string) {
+	for _, w := range []string{e.Wish.IPv4, e.Wish.IPv6} {
+		if w != "" {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// asWanted refuses addresses that are not those of --ip and --ip6.
 func (e *Endpoint) asWanted() error {
-	if ip, _, _ := strings.Cut(e.Address, "/"); e.Wish.IPv4 != "" && ip != e.Wish.IPv4 {
-		return fmt.Errorf("--ip %s: the network gave %s", e.Wish.IPv4, ip)
+	for _, x := range []struct{ flag, wanted, given string }{{"--ip", e.Wish.IPv4, e.Address}, {"--ip6", e.Wish.IPv6, e.Address6}} {
+		wanted, err := netip.ParseAddr(x.wanted)
+		given, _ := netip.ParsePrefix(x.given)
+		if err == nil && wanted != given.Addr() {
+			return fmt.Errorf("%s %s: the network gave %s", x.flag, x.wanted, cmp.Or(x.given, "none"))
+		}
 	}
 	return nil
 }
 
 // adopt reads the result of ADD: it is of strangers, and parts of it may be absent.
+// Of each family the first address is the endpoint's.
 func (e *Endpoint) adopt(r *types100.Result, sandbox string) error {
 	for _, i := range r.Interfaces {
 		if i != nil && i.Name == e.Link && (i.Sandbox == sandbox || sandbox == "") {
 			e.MAC = i.Mac
 		}
 	}
-	e.Address, e.Gateway = "", ""
+	e.Address, e.Gateway, e.Address6, e.Gateway6 = "", "", "", ""
 	for _, ip := range r.IPs {
-		if ip == nil || e.Address != "" {
+		if ip == nil {
 			continue
 		}
-		ones, _ := ip.Address.Mask.Size()
 		addr, ok := netip.AddrFromSlice(ip.Address.IP)
-		if !ok || !addr.Unmap().Is4() {
+		ones, _ := ip.Address.Mask.Size()
+		if !ok || addr.IsUnspecified() || addr.IsMulticast() {
 			continue
 		}
-		e.Address = netip.PrefixFrom(addr.Unmap(), ones).String()
-		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok {
-			e.Gateway = gw.Unmap().String()
+		address, gateway := &e.Address, &e.Gateway
+		if addr = addr.Unmap(); addr.Is6() {
+			address, gateway = &e.Address6, &e.Gateway6
+		}
+		if *address != "" {
+			continue
+		}
+		*address = netip.PrefixFrom(addr, ones).String()
+		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok && gw.Unmap().Is6() == addr.Is6() {
+			*gateway = gw.Unmap().String()
 		}
 	}
-	if e.Address == "" {
-		return errors.New("its plugins gave no IPv4 address")
+	if e.Address == "" && e.Address6 == "" {
+		return errors.New("its plugins gave no address")
 	}
-	e.OnLink = e.OnLink || e.Gateway == ""
+	e.OnLink = e.OnLink || e.Gateway == "" && e.Gateway6 == ""
+	e.Default6 = e.Default && e.Gateway6 != ""
 	e.DNS = dnsOf(r.DNS)
 	return nil
 }

@@ -181,6 +181,32 @@ func TestCNIDelOfALostSandbox(t *testing.T) {
 	}
 }
 
+func TestCNIGivesIPv6(t *testing.T) {
+	m, ctx := newManager(t), context.Background()
+	file, leases := cniConf(t, `{"cniVersion":"1.0.0","name":"six","plugins":[{"type":"bridge","bridge":"cni6","isDefaultGateway":true,"ipam":{"type":"host-local","dataDir":"LEASES",
+ "ranges":[[{"subnet":"10.96.0.0/24"}],[{"subnet":"fd00:96::/64"}]]}}]}`, "bridge")
+	cniNetwork(t, m, "six", file)
+	t.Cleanup(func() { removeLink("cni6") })
+	cfg := SandboxConfig{ID: strings.Repeat("6", 64), Name: "six", Mode: "six", Dir: t.TempDir(), Endpoints: []EndpointConfig{{Network: "six", IPv6: "fd00:96::77"}}}
+	s, err := m.Setup(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := s.Endpoints[0]; e.Address != "10.96.0.2/24" || e.Address6 != "fd00:96::77/64" || e.Gateway6 != "fd00:96::1" {
+		t.Errorf("endpoint %+v", e)
+	}
+	if got := m.InspectContainer(cfg.ID).Networks["six"].GlobalIPv6Address; got != "fd00:96::77" {
+		t.Errorf("inspect shows %q", got)
+	}
+	out, _ := exec.Command("nsenter", "--net="+s.Key, "ip", "-6", "route", "show", "default").Output()
+	if !strings.Contains(string(out), "fd00:96::1") {
+		t.Errorf("default route %q", out)
+	}
+	if err := errors.Join(m.Teardown(ctx, cfg.ID), m.Remove(ctx, "six")); err != nil || held(leases) > 0 {
+		t.Errorf("%v, %d leases stay", err, held(leases))
+	}
+}
+
 func TestCNIFailuresLeaveNothing(t *testing.T) {
 	m := newManager(t)
 	file, leases := cniConf(t, `{"cniVersion":"1.0.0","name":"bad","plugins":[
@@ -261,8 +287,10 @@ func FuzzCNIResult(f *testing.F) {
 		if err != nil || e.adopt(full, "/x") != nil {
 			return
 		}
-		if _, err := netlink.ParseAddr(e.Address); err != nil {
-			t.Errorf("address %q: %v", e.Address, err)
+		for _, a := range []string{e.Address, e.Address6} {
+			if _, err := netlink.ParseAddr(a); a != "" && err != nil {
+				t.Errorf("address %q: %v", a, err)
+			}
 		}
 		cfg := SandboxConfig{Mode: "n"}.withDNS(&Sandbox{Endpoints: []Endpoint{*e}})
 		for _, w := range slices.Concat(cfg.DNS, cfg.DNSSearch, cfg.DNSOptions) {

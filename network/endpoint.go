@@ -102,7 +102,7 @@ func (e *EndpointConfig) SetOption(s string) error {
 
 // check refuses wishes that the network cannot grant.
 func (e *EndpointConfig) check(n *Network) error {
-	if e.IPv6 != "" && !n.IPv6 {
+	if e.IPv6 != "" && !n.IPv6 && n.Driver != "cni" {
 		return fmt.Errorf("--ip6 %s: network %s has no IPv6 (network create --ipv6)", e.IPv6, n.Name)
 	}
 	if e.IPv4 != "" && n.NoIPv4 {
