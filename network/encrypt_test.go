@@ -231,3 +231,31 @@ func TestKeysOfEachDirectionAndBootDiffer(t *testing.T) {
 		t.Errorf("%d different keys, want 8", len(seen))
 	}
 }
+
+// An association whose numbers run out is made anew, and what is sent arrives.
+func TestNumbersBeginAgain(t *testing.T) {
+	newManager(t)
+	needsESP(t)
+	s := seal{vni: 6, port: 20006, self: netip.MustParseAddr("192.0.2.1"), secrets: []secret{{data: []byte(strings.Repeat("s", 40))}}}
+	peer := netip.MustParseAddr("192.0.2.2")
+	old := association(s, s.self, peer, s.secrets[0])
+	old.Replay = &netlink.XfrmReplayState{OSeq: 1<<31 + 1}
+	if err := netlink.XfrmStateAdd(old); err != nil {
+		t.Fatal(err)
+	}
+	if was, err := netlink.XfrmStateGet(old); err != nil || was.Replay == nil || was.Replay.OSeq <= lastNumber {
+		t.Fatalf("%+v %v, want high numbers", was, err)
+	}
+	if err := s.apply([]netip.Addr{peer}); err != nil {
+		t.Fatal(err)
+	}
+	now, err := netlink.XfrmStateGet(old)
+	if err != nil || now.Replay != nil && now.Replay.OSeq != 0 {
+		t.Errorf("%+v %v, want numbers from 0", now.Replay, err)
+	}
+	n := &Network{Driver: "overlay", Options: map[string]string{optEncrypted: "", optVNI: "6", optPort: "20006"}}
+	if err := n.unseal(false); err != nil {
+		t.Error(err)
+	}
+	nothingSealed(t)
+}

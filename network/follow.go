@@ -57,6 +57,8 @@ func (m *Manager) duty(id, network string) func(context.Context) {
 		return nil
 	case n.stored():
 		return func(ctx context.Context) { m.keep(ctx, network) }
+	case n.listSealed():
+		return m.keepSealed
 	case n.IPAM == "dhcp":
 		return func(ctx context.Context) { m.keepLease(ctx, id, network) }
 	}

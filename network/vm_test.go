@@ -51,5 +51,5 @@ func TestLinksInAMachineOfItsOwn(t *testing.T) {
 
 func TestEncryptionInAMachineOfItsOwn(t *testing.T) {
 	machine(t, "veth bridge vxlan xfrm_user esp4 gcm ctr ghash-generic jitterentropy_rng drbg sha512_generic seqiv echainiv",
-		"/usr/bin/etcd /lib/x86_64-linux-gnu/libc.so.6 /lib64/ld-linux-x86-64.so.2", "EncryptedOverlay|ThreeHosts", 2)
+		"/usr/bin/etcd /lib/x86_64-linux-gnu/libc.so.6 /lib64/ld-linux-x86-64.so.2", "EncryptedOverlay|ThreeHosts|NumbersBegin", 3)
 }
