@@ -157,7 +157,11 @@ func (n *Network) unseal(blocked bool) error {
 		if err != nil {
 			return err
 		}
-		if blocked {
+		other, err := s.shared(family)
+		if err != nil {
+			return err
+		}
+		if blocked || other {
 			continue
 		}
 		for _, p := range s.block(family) {
@@ -178,7 +182,15 @@ func (n *Network) sealOff(local net.IP) error {
 		return err
 	}
 	self, _ := netip.AddrFromSlice(local)
-	return seal{vni: vni, port: n.udpPort(), self: self.Unmap()}.apply(nil)
+	s := seal{vni: vni, port: n.udpPort(), self: self.Unmap()}
+	other, err := s.shared(s.family())
+	if err != nil {
+		return err
+	}
+	if other {
+		return fmt.Errorf("another encrypted overlay of this host has UDP port %d: choose one on all hosts with --opt %s=PORT", s.port, optPort)
+	}
+	return s.apply(nil)
 }
 
 // sealFixed protects an overlay with a fixed list of peers.

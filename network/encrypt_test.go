@@ -91,6 +91,20 @@ func TestEncryptedOverlay(t *testing.T) {
 		}
 	}
 	across("ping")
+	same := &Network{Name: "same", Driver: "overlay", Subnet: "10.68.0.0/24", Options: map[string]string{optPeers: "192.0.2.2", optVNI: "14243", optEncrypted: "", optKey: file1}}
+	if err := m1.Create(ctx, same); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m1.Setup(ctx, SandboxConfig{ID: strings.Repeat("e", 64), Mode: "same", Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "has UDP port 24243") {
+		t.Errorf("two overlays of one port: %v", err)
+	}
+	if err := m1.Remove(ctx, "same"); err != nil {
+		t.Error(err)
+	}
+	across("after another was refused")
+	if policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4); err != nil || len(policies) != 4 {
+		t.Errorf("%d policies, %v: want two of the peer and two that block", len(policies), err)
+	}
 	// The secret changes, one host after another: first all know it, then all use it.
 	rewrite := func(file string, secrets ...string) {
 		if err := os.WriteFile(file, []byte(strings.Join(secrets, "\n")), 0o600); err != nil {

@@ -156,6 +156,17 @@ func (s seal) beginAgain(states []*netlink.XfrmState) error {
 	return nil
 }
 
+// shared reports whether another overlay has peers on the same port.
+func (s seal) shared(family int) (bool, error) {
+	now, err := netlink.XfrmPolicyList(family)
+	if err != nil {
+		return false, explainESP(err)
+	}
+	return slices.ContainsFunc(now, func(p netlink.XfrmPolicy) bool {
+		return p.DstPort == s.port && len(p.Tmpls) > 0 && p.Tmpls[0].Reqid != reqID|s.vni
+	}), nil
+}
+
 // samePolicy reports whether the kernel would keep only one of the two.
 func samePolicy(a, b *netlink.XfrmPolicy) bool {
 	return a.Dir == b.Dir && a.DstPort == b.DstPort && a.Proto == b.Proto && a.Src.String() == b.Src.String() && a.Dst.String() == b.Dst.String()
