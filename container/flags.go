@@ -30,6 +30,9 @@ type createFlags struct {
 	imageFlags    `embed:""`
 	secretFlags   `embed:""`
 	refusedFlags  `embed:""`
+
+	// detached says that nobody is attached from the start on.
+	detached bool
 }
 
 type processFlags struct {
@@ -156,6 +159,12 @@ func (f *createFlags) process(c *Config) error {
 			return fmt.Errorf("-a %s: want STDIN, STDOUT or STDERR", a)
 		}
 		c.Attach = append(c.Attach, a)
+	}
+	if len(c.Attach) == 0 && !f.detached {
+		c.Attach = []string{"stdout", "stderr"}
+		if f.Interactive {
+			c.Attach = append(c.Attach, "stdin")
+		}
 	}
 	return nil
 }

@@ -186,6 +186,7 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			return ui.WithCode(failedCode, err)
 		}
 	}
+	c.detached = c.Detach
 	ct, err := c.create(ctx, e, out, c.Argv, !c.Detach)
 	if err != nil {
 		starter.Abort()
