@@ -126,6 +126,23 @@ func TestWorkingDirectoryThroughDescriptor(t *testing.T) {
 	}
 }
 
+// The same where the descriptor is really there, as the caller wanted it.
+func TestWorkingDirectoryOutsideIsRefused(t *testing.T) {
+	host, err := os.Open(t.TempDir())
+	must(t, err)
+	defer host.Close()
+	for fd := range 24 {
+		b := newBundle(t, "true")
+		b.spec.Process.Cwd = fmt.Sprintf("/proc/self/fd/%d", fd)
+		p, err := b.r.Create(context.Background(), b.id, CreateOptions{Bundle: b.dir, Spec: b.spec, ExtraFiles: []*os.File{host}})
+		if err == nil {
+			dir, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.Pid()))
+			t.Errorf("cwd %s is accepted, it is in %q", b.spec.Process.Cwd, dir)
+			b.delete()
+		}
+	}
+}
+
 // CVE-2019-5736: a program that is kist's own binary cannot be written through.
 func TestBinaryCannotBeOverwritten(t *testing.T) {
 	if file, err := elf.Open("/proc/self/exe"); err != nil || file.Section(".interp") != nil {
@@ -208,6 +225,12 @@ func TestGroupsAreNotTheCallers(t *testing.T) {
 	b := newBundle(t, "grep", "Groups", "/proc/self/status")
 	b.spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5, 6}}
 	b.wantOutput("Groups:\t5 6 \n")
+	b = newBundle(t, "sleep", "60")
+	b.start()
+	b.spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{7}}
+	if out := b.exec("grep", "Groups", "/proc/self/status"); out != "Groups:\t7 \n" {
+		t.Errorf("groups of exec = %q", out)
+	}
 }
 
 // CVE-2022-24769: nothing inheritable; an ordinary user has no capability.
