@@ -21,6 +21,7 @@ import (
 	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/container/runtime/runc"
+	"github.com/kist-containers/kist/container/system"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 	"github.com/kist-containers/kist/internal/reexec"
@@ -29,7 +30,6 @@ import (
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 	"github.com/kist-containers/kist/network"
-	"github.com/kist-containers/kist/system"
 	"github.com/kist-containers/kist/volume"
 )
 

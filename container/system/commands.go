@@ -1,5 +1,6 @@
 // Package system is what concerns all domains at once: how much they take, what
-// can go, whether they are whole, and what comes back after a boot.
+// can go, whether they are whole, and what comes back after a boot. It stands above
+// them, and only main imports it.
 package system
 
 import (
