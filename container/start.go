@@ -86,6 +86,7 @@ func (e *Engine) noteStart(c *Config) error {
 // prepare makes the root file system, the sandbox and the bundle.
 func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File, error) {
 	fs := e.rootFS(c)
+	fs.Volatile = c.AutoRemove
 	var err error
 	if fs.Map, err = e.userNamespace(c); err != nil {
 		return monitor.Spec{}, nil, err

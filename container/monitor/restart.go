@@ -18,6 +18,9 @@ func (m *monitor) wantsRestart(e Exit) bool {
 	if m.wanted.Swap(false) {
 		return true
 	}
+	if m.AutoRemove {
+		return false
+	}
 	if m.hooks.Policy != nil {
 		m.Restart = m.hooks.Policy(&m.Spec)
 	}

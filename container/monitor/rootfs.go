@@ -98,6 +98,17 @@ func Open(fs RootFS) (*os.File, error) {
 		}
 		return clone, nil
 	}
+	if fs.Work != "" {
+		// Overlay's mark of an earlier volatile mount, which keeps others from being
+		// made. What it protects from is a power cut, which --rm does not outlive.
+		os.RemoveAll(filepath.Join(fs.Work, "work", "incompat"))
+	}
+	if fs.Volatile {
+		mount, err := sys.NewFS("overlay", "overlay", append(fs.options(), "volatile"), 0)
+		if err == nil {
+			return mount, nil
+		}
+	}
 	mount, err := sys.NewFS("overlay", "overlay", fs.options(), 0)
 	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENAMETOOLONG) {
 		return mount, err

@@ -73,6 +73,9 @@ type RootFS struct {
 	Dir string
 	// UserXattr mounts overlay with userxattr, as in a user namespace.
 	UserXattr bool
+	// Volatile writes nothing back to the disk on its own: what is in Upper goes
+	// with the mount. See overlay's documentation; Linux 5.10.
+	Volatile bool
 	// Map is a user namespace by whose mapping owners are translated, or nil.
 	Map *os.File
 }
