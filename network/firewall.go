@@ -239,11 +239,17 @@ func (n *Network) blocks() (list []block) {
 func makeChains(ipt *iptables.IPTables) error {
 	for _, c := range chains() {
 		exists, err := ipt.ChainExists(c[0], c[1])
-		if err == nil && !exists {
-			err = ipt.NewChain(c[0], c[1])
-		}
 		if err != nil {
 			return err
+		}
+		if exists {
+			continue
+		}
+		if err := ipt.NewChain(c[0], c[1]); err != nil {
+			// Someone who holds no lock was faster: then all is well.
+			if exists, again := ipt.ChainExists(c[0], c[1]); again != nil || !exists {
+				return err
+			}
 		}
 	}
 	for _, r := range jumps(ipt.Proto() == iptables.ProtocolIPv6) {
