@@ -81,7 +81,7 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 	defer l.Close()
 	for _, v6 := range []bool{false, true} {
 		if part := ofFamily(blocks, v6); len(part) > 0 {
-			if err := addFamily(ctx, v6, part); err != nil {
+			if err := m.addFamily(ctx, v6, part); err != nil {
 				return err
 			}
 		}
@@ -89,8 +89,8 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 	return nil
 }
 
-func addFamily(ctx context.Context, v6 bool, blocks []block) error {
-	have, err := loadRules(ctx, v6)
+func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error {
+	have, err := m.loadRules(ctx, v6)
 	if err != nil {
 		return err
 	}
@@ -102,12 +102,15 @@ func addFamily(ctx context.Context, v6 bool, blocks []block) error {
 		if err != nil {
 			return fmt.Errorf("firewall: %w", err)
 		}
+		if have, err = savedRules(ctx, v6); err != nil {
+			return err
+		}
 	}
 	s := script{}
 	for _, b := range blocks {
 		s.addMissing(have, b)
 	}
-	return s.run(ctx, v6)
+	return m.change(ctx, have, s, v6)
 }
 
 // removeRules removes what is there of the blocks, and the chains after the last.
@@ -122,7 +125,7 @@ func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
 	defer l.Close()
 	for _, v6 := range []bool{false, true} {
 		if part := ofFamily(blocks, v6); len(part) > 0 {
-			if err := removeFamily(ctx, v6, part); err != nil {
+			if err := m.removeFamily(ctx, v6, part); err != nil {
 				return err
 			}
 		}
@@ -130,8 +133,8 @@ func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
 	return nil
 }
 
-func removeFamily(ctx context.Context, v6 bool, blocks []block) error {
-	have, err := loadRules(ctx, v6)
+func (m *Manager) removeFamily(ctx context.Context, v6 bool, blocks []block) error {
+	have, err := m.loadRules(ctx, v6)
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil // without iptables there never were rules
 	}
@@ -142,7 +145,7 @@ func removeFamily(ctx context.Context, v6 bool, blocks []block) error {
 	for _, b := range blocks {
 		s.remove(have, b)
 	}
-	return s.run(ctx, v6)
+	return m.change(ctx, have, s, v6)
 }
 
 // bridgeRules makes the rules of a network: NAT to the outside, and nobody in but
@@ -309,7 +312,7 @@ func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 		return err
 	}
 	defer l.Close()
-	have, err := loadRules(ctx, v6)
+	have, err := m.loadRules(ctx, v6)
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil
 	}
@@ -332,7 +335,7 @@ func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 			s.add(c[0], "-X "+c[1])
 		}
 	}
-	return s.run(ctx, v6)
+	return m.change(ctx, have, s, v6)
 }
 
 // forwarding lets the kernel route between the bridge and the rest.

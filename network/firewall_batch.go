@@ -77,8 +77,8 @@ func ofFamily(blocks []block, v6 bool) (list []block) {
 	return list
 }
 
-// loadRules is Like: iptables-save
-func loadRules(ctx context.Context, v6 bool) (present, error) {
+// savedRules is Like: iptables-save
+func savedRules(ctx context.Context, v6 bool) (present, error) {
 	save := program("iptables-save", v6)
 	out, err := exec.CommandContext(ctx, tool(save)).Output()
 	if err != nil {

@@ -85,6 +85,9 @@ func dial(t *testing.T, ns *os.File, address string, patience time.Duration) (an
 	inNamespace(ns, func() error {
 		c, err := net.DialTimeout("tcp", address, patience)
 		if err != nil {
+			if patience > time.Second {
+				t.Log(err)
+			}
 			return err
 		}
 		defer c.Close()
@@ -234,7 +237,7 @@ func TestPortsAndRouteFollowTheGateway(t *testing.T) {
 		if got := ask(t, out, "10.99.0.1:18089"); got == "" {
 			t.Error("the port is not reached")
 		}
-		if rules := savedRules(t); strings.Count(rules, "--dport 18089 -j DNAT") != 1 || !strings.Contains(rules, "--to-destination "+subnet) {
+		if rules := rulesNow(t); strings.Count(rules, "--dport 18089 -j DNAT") != 1 || !strings.Contains(rules, "--to-destination "+subnet) {
 			t.Errorf("want one rule to %s:\n%s", subnet, rules)
 		}
 		now, err := m.Sandbox(s.ID)

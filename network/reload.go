@@ -18,7 +18,7 @@ func (m *Manager) heal(ctx context.Context, n *Network) error {
 		return nil
 	}
 	for _, f := range n.families() {
-		have, err := loadRules(ctx, f.v6)
+		have, err := m.loadRules(ctx, f.v6)
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func savedRules(t *testing.T) string {
+func rulesNow(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("iptables-save").Output()
 	if err != nil {
@@ -46,9 +46,9 @@ func TestFlushedRulesAreMadeAgainByReloadAndByEveryStart(t *testing.T) {
 		run(t, "iptables", "-t", table, "-N", "FIRST")
 		run(t, "iptables", "-t", table, "-X", "FIRST")
 	}
-	before := savedRules(t)
+	before := rulesNow(t)
 	a := published(t, m, "a1", PortBinding{HostPort: 18080, ContainerPort: 80, Proto: "tcp"})
-	want := savedRules(t)
+	want := rulesNow(t)
 	for _, rule := range []string{"-A KIST-DNAT -p tcp -m tcp --dport 18080 -j DNAT --to-destination ", "-A FORWARD -j KIST-USER\n-A FORWARD -j KIST-FORWARD"} {
 		if !strings.Contains(want, rule) {
 			t.Errorf("rules lack %q:\n%s", rule, want)
@@ -62,12 +62,12 @@ func TestFlushedRulesAreMadeAgainByReloadAndByEveryStart(t *testing.T) {
 	if err := m.Reload(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := savedRules(t); got != want {
+	if got := rulesNow(t); got != want {
 		t.Errorf("after reload:\n%s\nwant:\n%s", got, want)
 	}
 	flush()
 	b := published(t, m, "b2", PortBinding{HostIP: "127.0.0.1", HostPort: 18081, ContainerPort: 80, Proto: "tcp"})
-	if got := savedRules(t); got != want {
+	if got := rulesNow(t); got != want {
 		t.Errorf("after a start:\n%s\nwant:\n%s", got, want)
 	}
 	// A gate that came back behind the door it precedes would shut it.
@@ -75,7 +75,7 @@ func TestFlushedRulesAreMadeAgainByReloadAndByEveryStart(t *testing.T) {
 	if err := m.Reload(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := savedRules(t); got != want {
+	if got := rulesNow(t); got != want {
 		t.Errorf("after the first gate was taken away:\n%s\nwant:\n%s", got, want)
 	}
 	for _, s := range []*Sandbox{a, b} {
@@ -86,7 +86,7 @@ func TestFlushedRulesAreMadeAgainByReloadAndByEveryStart(t *testing.T) {
 	if _, err := m.Prune(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := savedRules(t); got != before {
+	if got := rulesNow(t); got != before {
 		t.Errorf("after all is gone:\n%s\nwant:\n%s", got, before)
 	}
 }
@@ -110,7 +110,7 @@ func TestAdministratorsRulesOutliveTheNetworks(t *testing.T) {
 	if _, err := m.Prune(ctx); err != nil {
 		t.Fatal(err)
 	}
-	got := savedRules(t)
+	got := rulesNow(t)
 	if !strings.Contains(got, "-A KIST-USER -p udp") || !strings.Contains(got, "-j KIST-USER") || strings.Contains(got, m.bridgeName()) {
 		t.Errorf("rules:\n%s", got)
 	}
@@ -119,9 +119,9 @@ func TestAdministratorsRulesOutliveTheNetworks(t *testing.T) {
 func TestFirewallNoneTouchesNoRule(t *testing.T) {
 	m := newManager(t)
 	m.o.Firewall = FirewallNone
-	before := savedRules(t)
+	before := rulesNow(t)
 	published(t, m, "d4", PortBinding{HostPort: 18083, ContainerPort: 80, Proto: "tcp"})
-	if got := savedRules(t); got != before {
+	if got := rulesNow(t); got != before {
 		t.Errorf("rules:\n%s\nwant:\n%s", got, before)
 	}
 }
