@@ -114,10 +114,14 @@ func (p present) change(table, lines string) {
 }
 
 // generation is the count of changes to nftables in this network namespace, and
-// which namespace this is. It fails where iptables uses the old tables.
+// which namespace of which boot this is. It fails where iptables uses the old tables.
 func generation() (uint32, string, error) {
 	if program, err := filepath.EvalSymlinks(tool("iptables-restore")); err != nil || !strings.Contains(filepath.Base(program), "nft") {
 		return 0, "", errors.Join(err, errors.ErrUnsupported)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return 0, "", err
 	}
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
@@ -136,7 +140,7 @@ func generation() (uint32, string, error) {
 		}
 		for _, a := range attrs {
 			if a.Attr.Type == unix.NFTA_GEN_ID && len(a.Value) == 4 {
-				return binary.BigEndian.Uint32(a.Value), fmt.Sprintf("%d:%d", ns.Dev, ns.Ino), nil
+				return binary.BigEndian.Uint32(a.Value), fmt.Sprintf("%d:%d@%s", ns.Dev, ns.Ino, strings.TrimSpace(string(boot))), nil
 			}
 		}
 	}
