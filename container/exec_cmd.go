@@ -85,11 +85,16 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
 		return fmt.Errorf("exec %s: %w", argv[0], e.explain(ct, err))
 	}
-	e.event(ct, "exec_start: "+strings.Join(proc.Args, " "), nil)
+	command, id := strings.Join(proc.Args, " "), map[string]string{"execID": newID()}
+	e.event(ct, "exec_create: "+command, id)
+	e.event(ct, "exec_start: "+command, id)
 	if c.Detach {
 		return x.leave()
 	}
-	return x.wait()
+	err = x.wait()
+	id["exitCode"] = fmt.Sprint(ui.ExitCode(err, 1))
+	e.event(ct, "exec_die", id)
+	return err
 }
 
 // argv is the container and what to run in it.

@@ -166,6 +166,7 @@ func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("attach %s: %w", c.Container, err)
 	}
+	e.event(ct, "attach", nil)
 	streams(client, ct, nil, out)
 	client.DetachKeys = keys
 	if c.NoStdin {

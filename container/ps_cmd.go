@@ -83,7 +83,7 @@ func (c *PsCmd) Run(e *Engine, out *ui.Output) error {
 	if c.Size {
 		table.Default += "\t{{.Size}}"
 	}
-	needSize := c.Size || strings.Contains(c.Format, ".Size")
+	needSize := c.Size || c.Format == "json" || strings.Contains(c.Format, ".Size") || strings.Contains(c.Format, "json .")
 	rows := make([]any, len(list))
 	now := time.Now()
 	for i, l := range list {
@@ -225,13 +225,13 @@ func (l listed) publishes(v string) bool {
 
 func (e *Engine) row(l listed, now time.Time, long, size bool) psRow {
 	r := psRow{
-		ID: l.ID, Image: l.Image, Command: strconv.Quote(strings.Join(l.Args(), " ")),
+		ID: l.ID, Image: l.Image, Command: strconv.Quote(commandText(l.Args())),
 		CreatedAt: l.Created.Local().Format("2006-01-02 15:04:05 -0700 MST"), RunningFor: ui.Duration(now.Sub(l.Created)) + " ago",
 		Names: l.Name, State: l.Word, Status: l.Status.Text(now), labels: l.Labels, Networks: networkNames(l.Config),
 	}
 	if !long {
 		r.ID = shortID(l.ID)
-		r.Command = strconv.Quote(ui.Ellipsis(strings.Join(l.Args(), " "), 18))
+		r.Command = strconv.Quote(ui.Ellipsis(commandText(l.Args()), 18))
 	}
 	var pairs []string
 	for k, v := range l.Labels {
@@ -259,6 +259,19 @@ func (e *Engine) row(l listed, now time.Time, long, size bool) psRow {
 		r.Size = e.sizeText(l.Config)
 	}
 	return r
+}
+
+// commandText is docker's way to show a command: an argument with a blank in it
+// stands in quotes.
+func commandText(args []string) string {
+	shown := make([]string, len(args))
+	for i, a := range args {
+		shown[i] = a
+		if i > 0 && strings.Contains(a, " ") {
+			shown[i] = "'" + a + "'"
+		}
+	}
+	return strings.Join(shown, " ")
 }
 
 func networkNames(c *Config) string {

@@ -26,6 +26,7 @@ func (c *TopCmd) Run(e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("top %s: %w", c.Argv[0], err)
 	}
+	e.event(ct, "top", nil)
 	args := c.Argv[1:]
 	if len(args) == 0 {
 		args = []string{"-ef"}

@@ -340,6 +340,9 @@ func (m *monitor) untilExit() (again bool, err error) {
 		e.Error = err.Error()
 	}
 	m.record(e)
+	if e.OOMKilled {
+		m.event("oom", e)
+	}
 	m.event("die", e)
 	if !restart {
 		return false, nil
