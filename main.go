@@ -110,20 +110,15 @@ type app struct {
 
 func newApp(roots state.Roots, rootless bool, cgroupParent string, nets network.Options, out *ui.Output) *app {
 	a := &app{}
-	a.images = image.Open(roots, image.Options{Rootless: rootless, Uses: a.imageUses})
-	nets.Rootless, nets.Warn = rootless, out.Warn
+	a.engine = container.New(container.Options{Roots: roots, CgroupParent: cgroupParent, Rootless: rootless, Warn: out.Warn})
+	a.images = image.Open(roots, image.Options{Rootless: rootless, Uses: a.imageUses, Event: a.engine.ImageEvent})
+	nets.Rootless, nets.Warn, nets.Event = rootless, out.Warn, a.engine.NetworkEvent
 	a.networks = network.Open(roots, nets)
 	a.volumes = volume.Open(roots, volume.Options{
-		Rootless: rootless, Uses: func() ([]volume.Use, error) { return a.engine.VolumeUses() },
-		Pack: image.WriteTree, Unpack: a.images.UnpackTree,
-		Event: func(name, action string, attributes map[string]string) {
-			a.engine.VolumeEvent(name, action, attributes)
-		},
+		Rootless: rootless, Uses: a.engine.VolumeUses,
+		Pack: image.WriteTree, Unpack: a.images.UnpackTree, Event: a.engine.VolumeEvent,
 	})
-	a.engine = container.New(container.Options{
-		Roots: roots, Images: a.images, Networks: a.networks, Volumes: a.volumes,
-		CgroupParent: cgroupParent, Rootless: rootless, Warn: out.Warn,
-	})
+	a.engine.Images, a.engine.Networks, a.engine.Volumes = a.images, a.networks, a.volumes
 	a.builder = build.Open(roots, a.images, build.Options{Rootless: rootless, CgroupParent: cgroupParent, Networks: a.networks})
 	return a
 }

@@ -2,6 +2,9 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,7 +28,15 @@ type Actor struct {
 	Attributes map[string]string
 }
 
-// mostEvents bounds the events file; a full one is kept once as events.jsonl.1.
+// Types of events.
+const (
+	eventContainer = "container"
+	eventImage     = "image"
+	eventNetwork   = "network"
+	eventVolume    = "volume"
+)
+
+// mostEvents bounds the events file, in bytes; a full one is kept once beside it.
 const mostEvents = 4 << 20
 
 func (e *Engine) eventsFile() string { return filepath.Join(e.Roots.Run, "events.jsonl") }
@@ -34,28 +45,39 @@ func (e *Engine) eventsFile() string { return filepath.Join(e.Roots.Run, "events
 // written stops nothing.
 func (e *Engine) event(c *Config, action string, attributes map[string]string) {
 	attrs := map[string]string{"image": c.Image, "name": c.Name}
-	for _, m := range []map[string]string{c.Labels, attributes} {
-		for k, v := range m {
-			attrs[k] = v
-		}
-	}
-	e.noteEvent("container", action, Actor{c.ID, attrs})
+	maps.Copy(attrs, c.Labels)
+	maps.Copy(attrs, attributes)
+	e.NoteEvent(eventContainer, c.ID, action, attrs)
 }
 
-// VolumeEvent notes what happened to a volume.
+// ImageEvent, NetworkEvent and VolumeEvent note what happened to such an object.
+func (e *Engine) ImageEvent(id, action string, attributes map[string]string) {
+	e.NoteEvent(eventImage, id, action, attributes)
+}
+
+func (e *Engine) NetworkEvent(id, action string, attributes map[string]string) {
+	e.NoteEvent(eventNetwork, id, action, attributes)
+}
+
 func (e *Engine) VolumeEvent(name, action string, attributes map[string]string) {
-	e.noteEvent("volume", action, Actor{name, attributes})
+	e.NoteEvent(eventVolume, name, action, attributes)
 }
 
-// noteEvent writes one line, at once and in append mode: no lock, and no two lines
+// NoteEvent writes one line, at once and in append mode: no lock, and no two lines
 // mixed.
-func (e *Engine) noteEvent(kind, action string, actor Actor) {
+func (e *Engine) NoteEvent(kind, id, action string, attributes map[string]string) {
 	now := time.Now()
-	line, err := json.Marshal(Event{Type: kind, Action: action, Actor: actor, Scope: "local", Time: now.Unix(), TimeNano: now.UnixNano()})
+	line, err := json.Marshal(Event{kind, action, Actor{id, attributes}, "local", now.Unix(), now.UnixNano()})
 	if err != nil {
 		return
 	}
-	f, err := os.OpenFile(e.eventsFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	open := func() (*os.File, error) {
+		return os.OpenFile(e.eventsFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	}
+	f, err := open()
+	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(e.Roots.Run, 0o711) == nil {
+		f, err = open()
+	}
 	if err != nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,18 +83,22 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		}
 	}
 	x := &execSession{c: c, out: out, keys: keys}
+	id := map[string]string{"execID": newID()}
+	command := ": " + strings.Join(proc.Args, " ")
+	e.event(ct, "exec_create"+command, id)
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
 		return fmt.Errorf("exec %s: %w", argv[0], e.explain(ct, err))
 	}
-	command, id := strings.Join(proc.Args, " "), map[string]string{"execID": newID()}
-	e.event(ct, "exec_create: "+command, id)
-	e.event(ct, "exec_start: "+command, id)
+	e.event(ct, "exec_start"+command, id)
 	if c.Detach {
 		return x.leave()
 	}
 	err = x.wait()
-	id["exitCode"] = fmt.Sprint(ui.ExitCode(err, 1))
-	e.event(ct, "exec_die", id)
+	if errors.Is(err, monitor.ErrDetached) {
+		e.event(ct, "exec_detach", id)
+		return nil
+	}
+	e.event(ct, "exec_die", map[string]string{"execID": id["execID"], "exitCode": fmt.Sprint(ui.ExitCode(err, failedCode))})
 	return err
 }
 
@@ -359,7 +364,7 @@ func (x *execSession) wait() error {
 	}()
 	select {
 	case <-x.left:
-		return x.leave()
+		return cmp.Or(x.leave(), monitor.ErrDetached)
 	case <-ended:
 	}
 	if err != nil {

@@ -178,6 +178,9 @@ func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	}
 	code, err := client.Run(ctx, false)
 	switch {
+	case errors.Is(err, monitor.ErrDetached):
+		e.event(ct, "detach", nil)
+		return err
 	case errors.Is(err, unix.EPIPE):
 		return ui.Exit(128 + int(unix.SIGPIPE))
 	case err != nil:

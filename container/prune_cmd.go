@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/kist-containers/kist/internal/ui"
@@ -71,6 +72,7 @@ func (e *Engine) Prune(ctx context.Context, f ui.Filters) (p Pruned, err error) 
 			p.IDs, p.Reclaimed = append(p.IDs, c.ID), p.Reclaimed+size
 		}
 	}
+	e.NoteEvent(eventContainer, "", "prune", map[string]string{"reclaimed": strconv.FormatInt(p.Reclaimed, 10)})
 	return p, errors.Join(errs...)
 }
 

@@ -241,6 +241,7 @@ func (c *RunCmd) foreground(ctx context.Context, e *Engine, ct *created, starter
 	}
 	streams(client, ct.Config, c.Attach, out)
 	client.DetachKeys = keys
+	e.event(ct.Config, "attach", nil)
 	if err := e.Start(ctx, ct.Config, starter, theirs, inherited...); err != nil {
 		client.Close()
 		return nil, err
@@ -275,6 +276,7 @@ func (s *session) wait(ctx context.Context, e *Engine) error {
 	code, err := s.client.Run(ctx, s.c.AutoRemove)
 	switch {
 	case errors.Is(err, monitor.ErrDetached):
+		e.event(s.c, "detach", nil)
 		return nil
 	case errors.Is(err, monitor.ErrMonitorGone):
 		st := e.Status(s.c.ID)

@@ -282,8 +282,16 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	if err != nil {
 		return nil, err
 	}
-	if err := e.cleanRun(ctx, c); err != nil || !s.AutoRemove {
+	if err := e.cleanRun(ctx, c); err != nil {
 		return nil, err
+	}
+	for _, m := range c.Mounts {
+		if m.Type == volume.TypeVolume {
+			e.VolumeEvent(m.Source, "unmount", map[string]string{"container": c.ID})
+		}
+	}
+	if !s.AutoRemove {
+		return nil, nil
 	}
 	trash, err := e.hideFiles(c)
 	e.event(c, "destroy", nil)

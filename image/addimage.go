@@ -93,6 +93,9 @@ func (s *Store) name(ctx context.Context, e entry, names []string) (*Image, erro
 	if err != nil {
 		return nil, err
 	}
+	for _, r := range refs {
+		s.event(e.id(), "tag", shown(r))
+	}
 	return s.open(e, all)
 }
 

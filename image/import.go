@@ -55,7 +55,11 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (*Imag
 	}
 	cfg.RootFS = v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{diffID}}
 	cfg.History = []v1.History{{Created: cfg.Created, Comment: comment}}
-	return s.AddImage(ctx, cfg, []v1.Descriptor{d}, o.Names)
+	img, err := s.AddImage(ctx, cfg, []v1.Descriptor{d}, o.Names)
+	if err == nil {
+		s.event(img.ID, "import", firstName(img))
+	}
+	return img, err
 }
 
 // ImportCmd is `kist import`.

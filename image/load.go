@@ -44,7 +44,11 @@ func (s *Store) load(ctx context.Context, o LoadOptions, open func(spool string)
 		return nil, err
 	}
 	defer a.Close()
-	return s.loadArchive(ctx, a, o)
+	images, err := s.loadArchive(ctx, a, o)
+	for _, img := range images {
+		s.event(img.ID, "load", firstName(img))
+	}
+	return images, err
 }
 
 // loadArchive takes the OCI layout where there is one, because it keeps the

@@ -57,8 +57,10 @@ func (s *Store) Mount(ctx context.Context, img *Image) (string, error) {
 	}
 	if err != nil {
 		os.Remove(dir)
+		return dir, err
 	}
-	return dir, err
+	s.event(img.ID, "mount", firstName(img))
+	return dir, nil
 }
 
 func firstName(img *Image) string {
@@ -121,6 +123,7 @@ func (s *Store) Unmount(ctx context.Context, id string) error {
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
+		s.event(id, "unmount", id)
 	}
 	return ignoreMissing(os.Remove(dir))
 }

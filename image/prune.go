@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,6 +60,7 @@ func (s *Store) Prune(ctx context.Context, all bool, f ui.Filters) (Pruned, erro
 	p.Removed = untaggedAll(gone, nil)
 	for id := range victims {
 		p.Removed = append(p.Removed, Removed{Deleted: id})
+		s.event(id, "delete", id)
 	}
 	layers, err := s.collect(ctx)
 	for _, l := range layers {
@@ -66,6 +68,9 @@ func (s *Store) Prune(ctx context.Context, all bool, f ui.Filters) (Pruned, erro
 	}
 	after, uerr := s.Usage()
 	p.Reclaimed = max(0, before.Disk-after.Disk)
+	if s.o.Event != nil {
+		s.o.Event("", "prune", map[string]string{"reclaimed": strconv.FormatInt(p.Reclaimed, 10)})
+	}
 	return p, errors.Join(err, uerr)
 }
 

@@ -37,6 +37,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 		img, err := s.pull(ctx, r, o)
 		if err == nil {
 			img.Pulled = r.String()
+			s.event(r.Familiar(), "pull", r.FamiliarName())
 			return img, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", r.Familiar(), err))

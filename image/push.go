@@ -73,6 +73,7 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (v1.Descrip
 	if err := p.push(ctx, e.Descriptor, dest.identifier()); err != nil {
 		return v1.Descriptor{}, fmt.Errorf("%s: %w", dest.Familiar(), err)
 	}
+	s.event(dest.Familiar(), "push", dest.FamiliarName())
 	return e.Descriptor, s.pushed(ctx, e, dest)
 }
 

@@ -33,11 +33,13 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 		return nil, err
 	}
 	var done []Removed
+	var id string
 	err = s.update(ctx, func(entries []entry) ([]entry, error) {
 		e, err := find(entries, name)
 		if err != nil {
 			return nil, err
 		}
+		id = cmp.Or(e.id(), e.Digest.String())
 		if r, err := ParseReference(name); err == nil && r.Digest != "" && e.name() != "" {
 			done = forgetDigest(entries, e)
 			return entries, nil
@@ -55,17 +57,29 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Rem
 			// A container still needs it: it stays, without a name.
 			return append(kept, unnamed(e)), nil
 		}
-		done = append(done, Removed{Deleted: cmp.Or(e.id(), e.Digest.String())})
+		done = append(done, Removed{Deleted: id})
 		return kept, nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.removed(id, done)
 	layers, err := s.collect(ctx)
 	for _, l := range layers {
 		done = append(done, Removed{Deleted: l})
 	}
 	return done, err
+}
+
+// removed notes what became of the image id.
+func (s *Store) removed(id string, done []Removed) {
+	for _, d := range done {
+		action := "untag"
+		if d.Deleted != "" {
+			action = "delete"
+		}
+		s.event(id, action, cmp.Or(d.Untagged, d.Deleted))
+	}
 }
 
 // forgetDigest removes from an image with a name only that e's repository knows
@@ -176,11 +190,13 @@ func (s *Store) Tag(ctx context.Context, source, target string) error {
 	if r.Digest != "" {
 		return fmt.Errorf("%w %q: a tag cannot have a digest", ErrInvalid, target)
 	}
-	return s.update(ctx, func(entries []entry) ([]entry, error) {
+	var id string
+	err = s.update(ctx, func(entries []entry) ([]entry, error) {
 		e, err := find(entries, source)
 		if err != nil {
 			return nil, err
 		}
+		id = e.id()
 		named := unnamed(e)
 		named.Annotations[noteName] = r.Tagged().String()
 		// The new name's repository knows the digest only if it is the same one.
@@ -189,15 +205,22 @@ func (s *Store) Tag(ctx context.Context, source, target string) error {
 		}
 		return put(entries, named), nil
 	})
+	if err == nil {
+		s.event(id, "tag", r.Familiar())
+	}
+	return err
 }
 
 // Untag takes names away and keeps the image, also without any.
 func (s *Store) Untag(ctx context.Context, image string, names []string) error {
-	return s.update(ctx, func(entries []entry) ([]entry, error) {
+	var id string
+	var gone []Removed
+	err := s.update(ctx, func(entries []entry) ([]entry, error) {
 		e, err := find(entries, image)
 		if err != nil {
 			return nil, err
 		}
+		id = e.id()
 		drop := func(x entry) bool { return same(x, e) && x.name() != "" }
 		if len(names) > 0 {
 			wanted := map[string]bool{}
@@ -210,12 +233,21 @@ func (s *Store) Untag(ctx context.Context, image string, names []string) error {
 			}
 			drop = func(x entry) bool { return same(x, e) && wanted[x.name()] }
 		}
+		for _, x := range entries {
+			if drop(x) {
+				gone = append(gone, Removed{Untagged: x.ref().Familiar()})
+			}
+		}
 		kept := slices.DeleteFunc(entries, drop)
 		if !slices.ContainsFunc(kept, func(x entry) bool { return same(x, e) }) {
 			kept = append(kept, unnamed(e))
 		}
 		return kept, nil
 	})
+	if err == nil {
+		s.removed(id, gone)
+	}
+	return err
 }
 
 // uses are the owner's, and the images that are mounted.

@@ -65,7 +65,13 @@ func (s *Store) saving(ctx context.Context, names []string, o SaveOptions, write
 	if err != nil {
 		return err
 	}
-	return write(l)
+	if err := write(l); err != nil {
+		return err
+	}
+	for _, name := range names {
+		s.event(name, "save", name)
+	}
+	return nil
 }
 
 func (s *Store) writeArchive(ctx context.Context, w io.Writer, l *savedLayout, format string) error {

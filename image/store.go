@@ -45,6 +45,16 @@ type Options struct {
 	// Uses lists who needs which images and layers; nil for nobody. Nothing that
 	// it names is removed.
 	Uses func() ([]Use, error)
+	// Event notes what happened to an image, by its ID or, where docker does, its
+	// name; nil for nowhere.
+	Event func(id, action string, attributes map[string]string)
+}
+
+// event notes an action on the image id, which is called name.
+func (s *Store) event(id, action, name string) {
+	if s.o.Event != nil {
+		s.o.Event(id, action, map[string]string{"name": name})
+	}
 }
 
 // A Use is one holder of an image or of layers.

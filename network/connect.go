@@ -43,6 +43,7 @@ func (m *Manager) Connect(ctx context.Context, id string, e EndpointConfig) (err
 	if err := m.connect(ctx, s, n); err != nil {
 		return errors.Join(err, m.leave(context.WithoutCancel(ctx), s, n.Name))
 	}
+	m.event(n, "connect", id)
 	return errors.Join(s.tellContainer(), m.record(s), m.announce(s), m.share(ctx, s))
 }
 
@@ -120,6 +121,7 @@ func (m *Manager) leave(ctx context.Context, s *Sandbox, network string) error {
 	if err := m.release(ctx, network, s.ID); err != nil {
 		return err
 	}
+	m.left(&e, s.ID)
 	s.Endpoints = slices.Delete(s.Endpoints, i, i+1)
 	return errors.Join(m.reroute(ctx, s, ns, ports), s.tellContainer(), m.record(s))
 }

@@ -46,6 +46,29 @@ type Options struct {
 	PublishAddress string
 	// Warn tells of something that stops nothing; nil for silence.
 	Warn func(format string, a ...any)
+	// Event notes what happened to a network, by its ID; nil for nowhere.
+	Event func(id, action string, attributes map[string]string)
+}
+
+// event notes an action on n; container is who joined or left it, or "".
+func (m *Manager) event(n *Network, action, container string) {
+	if m.o.Event == nil {
+		return
+	}
+	attributes := map[string]string{"name": n.Name, "type": n.driverName()}
+	if container != "" {
+		attributes["container"] = container
+	}
+	m.o.Event(n.ID, action, attributes)
+}
+
+// left notes that a container is no longer in a network, which may be gone.
+func (m *Manager) left(e *Endpoint, container string) {
+	n, err := m.readNetwork(e.Network)
+	if err != nil {
+		n = &Network{Name: e.Network, ID: e.NetworkID}
+	}
+	m.event(n, "disconnect", container)
 }
 
 // FirewallNone leaves all rules, and IP forwarding, to the administrator.
@@ -222,6 +245,9 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 			return err
 		}
 	}
+	for _, n := range networks {
+		m.event(n, "connect", s.ID)
+	}
 	s.Resolver.Servers = cfg.withDNS(s).DNS
 	if len(s.Ports) > 0 {
 		if err := m.publish(ctx, s); err != nil {
@@ -324,8 +350,9 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}
-	for _, e := range s.Endpoints {
+	for i, e := range s.Endpoints {
 		errs = append(errs, removeLink(e.HostLink), m.release(ctx, e.Network, id))
+		m.left(&s.Endpoints[i], id)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("undo network: %w", err)

@@ -143,7 +143,11 @@ func (m *Manager) Create(ctx context.Context, n *Network) error {
 	if _, err := m.readNetwork(n.Name); err == nil {
 		return fmt.Errorf("network with name %s already exists", n.Name)
 	}
-	return m.complete(n)
+	if err := m.complete(n); err != nil {
+		return err
+	}
+	m.event(n, "create", "")
+	return nil
 }
 
 // complete settles the rest of a new network and writes it. Pools are locked.
@@ -232,6 +236,15 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	for _, id := range n.Leases {
 		return ui.Hint(fmt.Errorf("network %s: %w by container %s", n.Name, ErrInUse, id[:min(12, len(id))]), "kist ps --filter network=%s", n.Name)
 	}
+	if err := m.destroy(ctx, n); err != nil {
+		return err
+	}
+	m.event(n, "destroy", "")
+	return nil
+}
+
+// destroy removes what was made for n, and its record last.
+func (m *Manager) destroy(ctx context.Context, n *Network) error {
 	if n.ConfigOnly {
 		return os.Remove(m.networkFile(n.Name))
 	}

@@ -93,8 +93,8 @@ func (m *monitor) watchHealth(ctx context.Context) {
 		if s.Status == HealthHealthy && before != s.Status && m.Notify.Who == NotifyHealthy {
 			m.Notify.ready()
 		}
-		if s.Status != before && m.hooks.Event != nil {
-			m.hooks.Event(&m.Spec, "health_status: "+s.Status, nil)
+		if s.Status != before {
+			m.event("health_status: "+s.Status, nil)
 		}
 	}
 }

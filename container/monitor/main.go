@@ -341,9 +341,9 @@ func (m *monitor) untilExit() (again bool, err error) {
 	}
 	m.record(e)
 	if e.OOMKilled {
-		m.event("oom", e)
+		m.event("oom", nil)
 	}
-	m.event("die", e)
+	m.event("die", map[string]string{"exitCode": fmt.Sprint(e.ExitCode)})
 	if !restart {
 		return false, nil
 	}
@@ -381,9 +381,9 @@ func (m *monitor) record(e Exit) {
 	}
 }
 
-func (m *monitor) event(action string, e Exit) {
+func (m *monitor) event(action string, attributes map[string]string) {
 	if m.hooks.Event != nil {
-		m.hooks.Event(&m.Spec, action, map[string]string{"exitCode": fmt.Sprint(e.ExitCode)})
+		m.hooks.Event(&m.Spec, action, attributes)
 	}
 }
 

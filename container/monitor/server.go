@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -115,7 +116,9 @@ func (s *server) obey(kind byte, data []byte, fed *bool) {
 		}
 	case kindResize:
 		if len(data) == 4 {
-			h.resize(binary.LittleEndian.Uint16(data), binary.LittleEndian.Uint16(data[2:]))
+			rows, cols := binary.LittleEndian.Uint16(data), binary.LittleEndian.Uint16(data[2:])
+			h.resize(rows, cols)
+			s.m.event("resize", map[string]string{"height": fmt.Sprint(rows), "width": fmt.Sprint(cols)})
 		}
 	case kindStop:
 		s.m.stop()
