@@ -156,10 +156,17 @@ func newBuildah(t testing.TB, k *kit) *buildah {
 	return p
 }
 
+// run runs buildah, again where it could not seal the copy of itself that it
+// runs from: the kernel refuses that (EBUSY, memfd_create(2)) while a page of
+// the copy happens to be pinned.
 func (p *buildah) run(args ...string) (string, error) {
-	cmd := exec.Command("buildah", append(p.flags, args...)...)
-	out, err := cmd.CombinedOutput()
-	return strings.TrimSpace(string(out)), err
+	for tries := 1; ; tries++ {
+		raw, err := exec.Command("buildah", append(p.flags, args...)...).CombinedOutput()
+		out := strings.TrimSpace(string(raw))
+		if err == nil || tries == 10 || !strings.Contains(out, "sealing memfd copy") {
+			return out, err
+		}
+	}
 }
 
 func (p *buildah) build(t testing.TB, dir string) (files, config string) {
