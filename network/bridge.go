@@ -251,26 +251,6 @@ func prepareNamespace() error {
 	return sys.LoopbackUp()
 }
 
-// removeLink removes a link of the host that may be gone already, with the
-// namespace of its other end.
-func removeLink(name string) error {
-	if name == "" {
-		return nil
-	}
-	link, err := netlink.LinkByName(name)
-	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
-		return nil
-	}
-	if err == nil {
-		err = netlink.LinkDel(link)
-	}
-	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("remove link %s: %w", name, err)
-	}
-	return nil
-}
-
 // hostLink is the host's end of a container's i-th endpoint.
 func hostLink(id string, i int) string {
 	return fmt.Sprintf("veth%s%d", strings.ToLower(id[:min(10, len(id))]), i)

@@ -347,11 +347,14 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 		errs = append(errs, m.unpublish(ctx, s))
 	}
 	errs = append(errs, m.withdraw(s), m.leaveOutside(ctx, s))
+	for _, e := range s.Endpoints {
+		errs = append(errs, removeLink(e.HostLink))
+	}
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}
 	for i, e := range s.Endpoints {
-		errs = append(errs, removeLink(e.HostLink), m.release(ctx, e.Network, id))
+		errs = append(errs, m.release(ctx, e.Network, id))
 		m.left(&s.Endpoints[i], id)
 	}
 	if err := errors.Join(errs...); err != nil {
