@@ -84,6 +84,8 @@ func (e *Engine) checkLitter(repair bool) ([]string, error) {
 	}
 	f, err := e.checkHalfMade(repair)
 	found, errs = append(found, f...), append(errs, err)
+	f, err = e.checkMounts(repair)
+	found, errs = append(found, f...), append(errs, err)
 	f, err = e.checkNames(repair)
 	return append(found, f...), errors.Join(append(errs, err)...)
 }

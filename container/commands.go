@@ -38,6 +38,8 @@ func Commands() []ui.Command {
 		c("update", "Change limits and restart policy of containers", func() any { return new(UpdateCmd) }),
 		c("pause", "Stop all processes of containers from running", func() any { return new(PauseCmd) }),
 		c("unpause", "Let the processes of paused containers run", func() any { return new(UnpauseCmd) }),
+		c("mount", "Show the files of containers on this host", func() any { return new(MountCmd) }),
+		c("unmount", "Undo mount", func() any { return new(UnmountCmd) }, "umount"),
 		c("port", "List the published ports of a container", func() any { return new(PortCmd) }),
 		c("top", "List the processes of a container", func() any { return new(TopCmd) }),
 		c("stats", "Show what containers use, live", func() any { return new(StatsCmd) }),
@@ -74,6 +76,8 @@ type Cmds struct {
 	Port    PortCmd    `cmd:"" help:"List the published ports of a container."`
 	Top     TopCmd     `cmd:"" help:"List the processes of a container."`
 	Stats   StatsCmd   `cmd:"" help:"Show what containers use, live."`
+	Mount   MountCmd   `cmd:"" help:"Show the files of containers on this host."`
+	Unmount UnmountCmd `cmd:"" aliases:"umount" help:"Undo mount."`
 
 	Prune      PruneCmd      `cmd:"" help:"Remove all containers that do not run."`
 	Exists     ExistsCmd     `cmd:"" help:"Exit 0 if there is such a container, else 1."`

@@ -274,6 +274,9 @@ func (e *Engine) removeFiles(c *Config) error {
 
 // hideFiles makes what Create made invisible and returns what is left to remove.
 func (e *Engine) hideFiles(c *Config) (trash string, err error) {
+	if err := e.dropMount(c.ID); err != nil {
+		return "", err
+	}
 	trash, err = state.Discard(e.dataDir(c.ID))
 	if c.Name != "" {
 		e.unclaim(c.Name, c.ID)

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/volume"
 )
@@ -21,14 +20,14 @@ func (e *Engine) openRootFS(c *Config) (*os.File, error) {
 	if e.Status(c.ID).Live() {
 		return os.OpenFile(fmt.Sprintf("/proc/%d/root", e.process(c.ID).Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	}
-	return monitor.Open(e.rootFS(c))
+	return e.openRoot(c, e.rootFS(c))
 }
 
 // openOwnFiles opens the container's own root file system, without what is
 // mounted on it: no /proc, no volume.
 func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
 	if !e.Status(c.ID).Live() {
-		return monitor.Open(e.rootFS(c))
+		return e.openRoot(c, e.rootFS(c))
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", e.process(c.ID).Pid))
 	if err != nil {

@@ -92,7 +92,7 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 		return monitor.Spec{}, nil, err
 	}
 	defer fs.Map.Close()
-	root, err := monitor.Open(fs)
+	root, err := e.openRoot(c, fs)
 	if err != nil {
 		return monitor.Spec{}, nil, rootHint(err)
 	}

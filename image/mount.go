@@ -37,7 +37,7 @@ func (s *Store) Mount(ctx context.Context, img *Image) (string, error) {
 		return "", err
 	}
 	defer lock.Unlock()
-	if mounted(dir) {
+	if sys.Mounted(dir) {
 		return dir, nil
 	}
 	if len(img.Layers) == 0 {
@@ -102,15 +102,6 @@ func newOverlay(params []string, attr int) (*os.File, error) {
 	return sys.NewFS("overlay", "overlay", params, attr)
 }
 
-// mounted reports whether dir is a mount point: its parent lies elsewhere.
-func mounted(dir string) bool {
-	var a, b unix.Statx_t
-	err := errors.Join(
-		unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &a),
-		unix.Statx(unix.AT_FDCWD, filepath.Dir(dir), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &b))
-	return err == nil && a.Mnt_id != b.Mnt_id
-}
-
 // Unmount undoes Mount; an image that is not mounted is no error.
 func (s *Store) Unmount(ctx context.Context, id string) error {
 	dir := s.mountDir(id)
@@ -119,9 +110,9 @@ func (s *Store) Unmount(ctx context.Context, id string) error {
 		return err
 	}
 	defer lock.Unlock()
-	if mounted(dir) {
-		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %w", dir, err)
+	if sys.Mounted(dir) {
+		if err := sys.UnmountAll(dir); err != nil {
+			return err
 		}
 		s.event(id, "unmount", id)
 	}
@@ -132,7 +123,7 @@ func (s *Store) Unmount(ctx context.Context, id string) error {
 func (s *Store) Mounts() map[string]string {
 	m := map[string]string{}
 	for _, id := range readNames(s.mountsDir()) {
-		if dir := s.mountDir(id); mounted(dir) {
+		if dir := s.mountDir(id); sys.Mounted(dir) {
 			m[id] = dir
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // A driver makes volumes and, where they are more than a directory, mounts them.
@@ -71,7 +71,7 @@ func (s *Store) Attach(ctx context.Context, name, holder string) (string, error)
 	if err := os.WriteFile(at, []byte(have), 0o600); err != nil {
 		return "", err
 	}
-	if have != "" && (have != s.mountDir(name) || mounted(have)) {
+	if have != "" && (have != s.mountDir(name) || sys.Mounted(have)) {
 		return have, nil
 	}
 	path, err := d.mount(ctx, v, s.mountDir(name))
@@ -178,24 +178,4 @@ func (s *Store) MountPoint(v *Volume) string {
 		}
 	}
 	return ""
-}
-
-// unmountAll unmounts all that is mounted on dir itself.
-func unmountAll(dir string) error {
-	for {
-		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		switch {
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			return nil
-		case err != nil:
-			return &os.PathError{Op: "umount", Path: dir, Err: err}
-		}
-	}
-}
-
-// mounted reports whether something is mounted on dir; see statx(2), Linux 5.8.
-func mounted(dir string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
-	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 func TestLocalOptions(t *testing.T) {
@@ -38,24 +40,24 @@ func TestTmpfsIsSharedAndGoesWithTheLast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unmountAll(dir) })
+	t.Cleanup(func() { sys.UnmountAll(dir) })
 	os.WriteFile(filepath.Join(dir, "f"), nil, 0o600)
 	again := must[string](t)(s.Attach(ctx, "ram", "two"))
-	if again != dir || !mounted(dir) {
+	if again != dir || !sys.Mounted(dir) {
 		t.Errorf("second holder: %s, want %s", again, dir)
 	}
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st); st.Blocks*uint64(st.Bsize) != 1<<20 {
 		t.Errorf("size: %d", st.Blocks*uint64(st.Bsize))
 	}
-	if err := s.Detach(ctx, "ram", "one"); err != nil || !mounted(dir) {
-		t.Errorf("after the first: %v, mounted: %v", err, mounted(dir))
+	if err := s.Detach(ctx, "ram", "one"); err != nil || !sys.Mounted(dir) {
+		t.Errorf("after the first: %v, mounted: %v", err, sys.Mounted(dir))
 	}
 	if _, err := os.Lstat(filepath.Join(dir, "f")); err != nil {
 		t.Error(err)
 	}
-	if err := s.Detach(ctx, "ram", "two"); err != nil || mounted(dir) {
-		t.Errorf("after the last: %v, mounted: %v", err, mounted(dir))
+	if err := s.Detach(ctx, "ram", "two"); err != nil || sys.Mounted(dir) {
+		t.Errorf("after the last: %v, mounted: %v", err, sys.Mounted(dir))
 	}
 	if err := s.Detach(ctx, "ram", "two"); err != nil {
 		t.Errorf("once more: %v", err)
@@ -122,7 +124,7 @@ func TestFileSystemImage(t *testing.T) {
 	if err != nil {
 		t.Skip("needs loop devices and ext4:", err)
 	}
-	t.Cleanup(func() { unmountAll(dir) })
+	t.Cleanup(func() { sys.UnmountAll(dir) })
 	root, _ := tree(t, 2)
 	if err := s.CopyUp(ctx, "disk", dir, root, "/tree"); err != nil {
 		t.Fatal(err)
@@ -137,7 +139,7 @@ func TestFileSystemImage(t *testing.T) {
 	if err := s.Remove(ctx, "disk"); err != nil {
 		t.Fatal(err)
 	}
-	if mounted(dir) {
+	if sys.Mounted(dir) {
 		t.Error("still mounted")
 	}
 }
@@ -156,7 +158,7 @@ func TestSizeLimit(t *testing.T) {
 	if err := unix.Mount(disk.Name(), s.roots.Data, "ext4", 0, "prjquota"); err != nil {
 		t.Skip("needs ext4 with project quotas:", err)
 	}
-	t.Cleanup(func() { unmountAll(s.roots.Data) })
+	t.Cleanup(func() { sys.UnmountAll(s.roots.Data) })
 	v := must[*Volume](t)(s.Ensure(ctx, Volume{Name: "small", Options: map[string]string{"size": "1m"}}))
 	err = os.WriteFile(filepath.Join(v.Path, "big"), make([]byte, 4<<20), 0o600)
 	if os.Geteuid() == 0 && err == nil {
@@ -175,7 +177,7 @@ func TestSizeLimitNeedsQuotas(t *testing.T) {
 	if err := unix.Mount("kist-test", s.roots.Data, "tmpfs", 0, ""); err != nil {
 		t.Skip("needs mount:", err)
 	}
-	t.Cleanup(func() { unmountAll(s.roots.Data) })
+	t.Cleanup(func() { sys.UnmountAll(s.roots.Data) })
 	_, err := s.Ensure(context.Background(), Volume{Name: "small", Options: map[string]string{"o": "size=1m"}})
 	if err == nil || !strings.Contains(err.Error(), "project quotas") {
 		t.Errorf("Ensure = %v", err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -129,7 +130,7 @@ var mountFlags = map[string]uintptr{
 }
 
 func (d local) mount(ctx context.Context, v *Volume, dir string) (string, error) {
-	if mounted(dir) {
+	if sys.Mounted(dir) {
 		return dir, nil
 	}
 	w, err := readWish(v.Options)
@@ -209,7 +210,7 @@ func resolveAddr(ctx context.Context, w wish, data []string) ([]string, error) {
 	return append(data, key+ips[0].String()), nil
 }
 
-func (d local) unmount(_ context.Context, _ *Volume, dir string) error { return unmountAll(dir) }
+func (d local) unmount(_ context.Context, _ *Volume, dir string) error { return sys.UnmountAll(dir) }
 
 // attachLoop makes a block device of a file, which goes with its last user; see
 // loop(4), LOOP_CONFIGURE since Linux 5.8.

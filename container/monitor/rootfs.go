@@ -47,26 +47,14 @@ func (m *monitor) mountImages() error {
 // unmountRoot undoes mountRoot and mountImages. Its success says that nothing is
 // mounted there.
 func (m *monitor) unmountRoot() error {
-	err := unmount(filepath.Join(m.Bundle, "rootfs"))
+	err := sys.UnmountAll(filepath.Join(m.Bundle, "rootfs"))
 	for _, i := range m.Images {
-		err = errors.Join(err, unmount(i.At))
+		err = errors.Join(err, sys.UnmountAll(i.At))
 	}
 	if len(m.Secrets) > 0 {
-		err = errors.Join(err, unmount(filepath.Join(m.Bundle, SecretsDir)))
+		err = errors.Join(err, sys.UnmountAll(filepath.Join(m.Bundle, SecretsDir)))
 	}
 	return err
-}
-
-func unmount(path string) error {
-	for {
-		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		switch {
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			return nil
-		case err != nil:
-			return os.NewSyscallError("umount2", err)
-		}
-	}
 }
 
 // Mount mounts a root file system on target, an existing directory of this

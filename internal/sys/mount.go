@@ -170,3 +170,25 @@ func splitPath(path string) (parent, name string) {
 	}
 	return path[:i+1], path[i+1:]
 }
+
+// Mounted reports whether something is mounted on path in this mount namespace.
+// See statx(2), STATX_ATTR_MOUNT_ROOT, Linux 5.8.
+func Mounted(path string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// UnmountAll detaches all that is mounted on path itself. It succeeds when
+// nothing is; see umount(2).
+func UnmountAll(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return &os.PathError{Op: "umount", Path: path, Err: err}
+		}
+	}
+}
