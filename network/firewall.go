@@ -94,6 +94,7 @@ func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error 
 	if err != nil {
 		return err
 	}
+	defer func() { have.close() }()
 	if !have.complete(v6) {
 		ipt, err := openFirewall(v6)
 		if err == nil {
@@ -102,15 +103,18 @@ func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error 
 		if err != nil {
 			return fmt.Errorf("firewall: %w", err)
 		}
-		if have, err = savedRules(ctx, v6); err != nil {
+		now, err := m.loadRules(ctx, v6)
+		if err != nil {
 			return err
 		}
+		have.close()
+		have = now
 	}
 	s := script{}
 	for _, b := range blocks {
-		s.addMissing(have, b)
+		s.addMissing(have.present, b)
 	}
-	return m.change(ctx, have, s, v6)
+	return m.change(ctx, have, s)
 }
 
 // removeRules removes what is there of the blocks, and the chains after the last.
@@ -141,11 +145,12 @@ func (m *Manager) removeFamily(ctx context.Context, v6 bool, blocks []block) err
 	if err != nil {
 		return err
 	}
+	defer have.close()
 	s := script{}
 	for _, b := range blocks {
-		s.remove(have, b)
+		s.remove(have.present, b)
 	}
-	return m.change(ctx, have, s, v6)
+	return m.change(ctx, have, s)
 }
 
 // bridgeRules makes the rules of a network: NAT to the outside, and nobody in but
@@ -319,23 +324,25 @@ func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 	if err != nil {
 		return err
 	}
+	defer have.close()
+	empty := func(table, chain string) bool { return len(have.inChain(table, chain)) == 0 }
 	for _, c := range chains() {
-		if c[1] != chainUser && !have.empty(c[0], c[1]) {
+		if c[1] != chainUser && !empty(c[0], c[1]) {
 			return nil
 		}
 	}
 	s := script{}
 	for _, r := range jumps(v6) {
-		if r.spec[len(r.spec)-1] != chainUser || have.empty("filter", chainUser) {
-			s.remove(have, block{rules: []rule{r}})
+		if r.spec[len(r.spec)-1] != chainUser || empty("filter", chainUser) {
+			s.remove(have.present, block{rules: []rule{r}})
 		}
 	}
 	for _, c := range chains() {
-		if have.chain(c[0], c[1]) && have.empty(c[0], c[1]) {
+		if have.chain(c[0], c[1]) && empty(c[0], c[1]) {
 			s.add(c[0], "-X "+c[1])
 		}
 	}
-	return m.change(ctx, have, s, v6)
+	return m.change(ctx, have, s)
 }
 
 // forwarding lets the kernel route between the bridge and the rest.

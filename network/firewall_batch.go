@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,20 +27,21 @@ type block struct {
 // so every rule is written in its order, addresses with their prefix length.
 func (r rule) String() string { return "-A " + r.chain + " " + strings.Join(r.spec, " ") }
 
-// present are the lines of each table: ":CHAIN" for a chain, else a rule.
-type present map[string]map[string]bool
+// present are the lines of each table in their order: ":CHAIN" for a chain, else a
+// rule.
+type present map[string][]string
 
-func (p present) rule(r rule) bool           { return p[r.table][r.String()] }
-func (p present) chain(table, c string) bool { return p[table][":"+c] }
+func (p present) rule(r rule) bool           { return slices.Contains(p[r.table], r.String()) }
+func (p present) chain(table, c string) bool { return slices.Contains(p[table], ":"+c) }
 
-// empty reports whether no rule stands in the chain.
-func (p present) empty(table, chain string) bool {
-	for line := range p[table] {
+// inChain are the rules of a chain.
+func (p present) inChain(table, chain string) (rules []string) {
+	for _, line := range p[table] {
 		if strings.HasPrefix(line, "-A "+chain+" ") {
-			return false
+			rules = append(rules, line)
 		}
 	}
-	return true
+	return rules
 }
 
 // tool is the path of a system administrator's program: the monitor has no PATH,
@@ -94,12 +96,12 @@ func parseRules(saved string) present {
 		switch {
 		case strings.HasPrefix(line, "*"):
 			table = line[1:]
-			p[table] = map[string]bool{}
+			p[table] = nil
 		case strings.HasPrefix(line, ":") && table != "":
 			name, _, _ := strings.Cut(line, " ")
-			p[table][name] = true
+			p[table] = append(p[table], name)
 		case strings.HasPrefix(line, "-A ") && table != "":
-			p[table][line] = true
+			p[table] = append(p[table], line)
 		}
 	}
 	return p

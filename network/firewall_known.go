@@ -2,14 +2,13 @@ package network
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/state"
@@ -19,21 +18,24 @@ import (
 // one that kist's rules were last seen at, they are as they were: nobody need start
 // iptables-save to learn it.
 type knownRules struct {
-	Version    int                 `json:"version"`
-	Namespace  string              `json:"namespace"`
-	Generation uint32              `json:"generation"`
-	Lines      map[string][]string `json:"lines"`
+	Version    int     `json:"version"`
+	Namespace  string  `json:"namespace"`
+	Generation uint32  `json:"generation"`
+	Lines      present `json:"lines"`
 }
+
+// knownVersion is of files whose lines stand in their order.
+const knownVersion = 2
 
 func (m *Manager) knownFile(v6 bool) string {
 	return filepath.Join(m.roots.Run, program("iptables", v6)+".json")
 }
 
 // ours are the lines of kist's chains and of the jumps to them.
-func (p present) ours() map[string][]string {
-	lines := map[string][]string{}
+func (p present) ours() present {
+	lines := present{}
 	for table, all := range p {
-		for line := range all {
+		for _, line := range all {
 			if strings.Contains(line, "KIST-") {
 				lines[table] = append(lines[table], line)
 			}
@@ -42,107 +44,130 @@ func (p present) ours() map[string][]string {
 	return lines
 }
 
-// loadRules returns kist's rules as they are.
-func (m *Manager) loadRules(ctx context.Context, v6 bool) (present, error) {
-	at, namespace, err := generation()
-	if err != nil {
-		return savedRules(ctx, v6) // by the old tables, which nobody counts
+// A ruleset is kist's rules of one family as they are.
+type ruleset struct {
+	present
+	v6 bool
+	// nft is nil where iptables uses the old tables, which nobody counts.
+	nft *nftables
+	// counted says that the rules are those of generation at in a namespace.
+	counted   bool
+	at        uint32
+	namespace string
+}
+
+// close ends what loadRules began.
+func (r *ruleset) close() {
+	if r.nft != nil {
+		r.nft.close()
+	}
+}
+
+// loadRules returns kist's rules as they are, to be closed.
+func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
+	r := &ruleset{v6: v6}
+	var err error
+	if r.nft, err = openNftables(); err == nil {
+		r.namespace, err = namespaceID()
+	}
+	if err == nil {
+		r.at, err = r.nft.generation()
 	}
 	var known knownRules
-	if state.ReadJSON(m.knownFile(v6), &known) == nil && known.Generation == at && known.Namespace == namespace {
-		p := present{}
-		for table, lines := range known.Lines {
-			p[table] = map[string]bool{}
-			for _, line := range lines {
-				p[table][line] = true
-			}
-		}
-		return p, nil
+	if r.counted = err == nil; r.counted && state.ReadJSON(m.knownFile(v6), &known) == nil && known.Version == knownVersion && known.Generation == r.at && known.Namespace == r.namespace {
+		r.present = known.Lines
+		return r, nil
 	}
-	have, err := savedRules(ctx, v6)
-	if err == nil {
-		m.remember(have, at, v6)
+	if r.present, err = savedRules(ctx, v6); err != nil {
+		r.close()
+		return nil, err
 	}
-	return have, err
+	m.remember(r)
+	return r, nil
 }
 
 // remember keeps what the rules are, if the generation is still that one. What
 // cannot be kept is looked at again.
-func (m *Manager) remember(have present, at uint32, v6 bool) {
-	now, namespace, err := generation()
-	if err != nil || now != at {
-		os.Remove(m.knownFile(v6))
+func (m *Manager) remember(r *ruleset) {
+	if !r.counted {
 		return
 	}
-	state.WriteVolatileJSON(m.knownFile(v6), knownRules{1, namespace, at, have.ours()})
+	if now, err := r.nft.generation(); err != nil || now != r.at {
+		r.counted = false
+		os.Remove(m.knownFile(r.v6))
+		return
+	}
+	state.WriteVolatileJSON(m.knownFile(r.v6), knownRules{knownVersion, r.namespace, r.at, r.ours()})
 }
 
 // change runs a script against the rules that were loaded.
-func (m *Manager) change(ctx context.Context, have present, s script, v6 bool) error {
+func (m *Manager) change(ctx context.Context, r *ruleset, s script) error {
 	if len(s) == 0 {
 		return nil
 	}
-	at, _, errGeneration := generation()
-	if err := s.run(ctx, v6); err != nil || errGeneration != nil {
+	if r.counted && r.nft.remove(r.present, r.at, s, r.v6) == nil {
+		r.at++
+	} else if err := s.run(ctx, r.v6); err != nil {
 		return err
+	} else {
+		r.at += uint32(len(s)) // each table is one change
+	}
+	if r.present == nil {
+		r.present = present{}
 	}
 	for table, lines := range s {
-		have.change(table, lines.String())
+		r.present.change(table, lines.String())
 	}
-	m.remember(have, at+uint32(len(s)), v6) // each table is one change
+	m.remember(r)
 	return nil
 }
 
-// change applies what iptables-restore has done.
+// change applies what was done to one table.
 func (p present) change(table, lines string) {
-	if p[table] == nil {
-		p[table] = map[string]bool{}
-	}
 	for line := range strings.Lines(lines) {
 		w := strings.Fields(line)
 		switch w[0] {
 		case "-A":
-			p[table][strings.Join(w, " ")] = true
+			p[table] = append(p[table], strings.Join(w, " "))
 		case "-I": // chain, place
-			p[table]["-A "+w[1]+" "+strings.Join(w[3:], " ")] = true
+			p.insert(table, w[1], w[2], "-A "+w[1]+" "+strings.Join(w[3:], " "))
 		case "-D":
-			delete(p[table], "-A "+strings.Join(w[1:], " "))
+			p.delete(table, "-A "+strings.Join(w[1:], " "))
 		case "-X":
-			delete(p[table], ":"+w[1])
+			p.delete(table, ":"+w[1])
 		}
 	}
 }
 
-// generation is the count of changes to nftables in this network namespace, and
-// which namespace of which boot this is. It fails where iptables uses the old tables.
-func generation() (uint32, string, error) {
-	if program, err := filepath.EvalSymlinks(tool("iptables-restore")); err != nil || !strings.Contains(filepath.Base(program), "nft") {
-		return 0, "", errors.Join(err, errors.ErrUnsupported)
-	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return 0, "", err
-	}
-	var ns unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
-		return 0, "", err
-	}
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: unix.NFNETLINK_V0})
-	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
-	if err != nil {
-		return 0, "", fmt.Errorf("ask for the generation of nftables: %w", err)
-	}
-	for _, r := range replies {
-		attrs, err := nl.ParseRouteAttr(r[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return 0, "", err
-		}
-		for _, a := range attrs {
-			if a.Attr.Type == unix.NFTA_GEN_ID && len(a.Value) == 4 {
-				return binary.BigEndian.Uint32(a.Value), fmt.Sprintf("%d:%d@%s", ns.Dev, ns.Ino, strings.TrimSpace(string(boot))), nil
+// insert puts a rule at its place in a chain, which is counted from 1.
+func (p present) insert(table, chain, place, rule string) {
+	n, _ := strconv.Atoi(place)
+	for i, line := range p[table] {
+		if strings.HasPrefix(line, "-A "+chain+" ") {
+			if n--; n == 0 {
+				p[table] = slices.Insert(p[table], i, rule)
+				return
 			}
 		}
 	}
-	return 0, "", errors.ErrUnsupported
+	p[table] = append(p[table], rule)
+}
+
+func (p present) delete(table, line string) {
+	if i := slices.Index(p[table], line); i >= 0 {
+		p[table] = slices.Delete(p[table], i, i+1)
+	}
+}
+
+// namespaceID tells which network namespace of which boot this is.
+func namespaceID() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", err
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d:%d@%s", ns.Dev, ns.Ino, strings.TrimSpace(string(boot))), nil
 }

@@ -343,13 +343,15 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 		return err
 	}
 	var errs []error
+	// Links first: nftables, asked to tell of them, would wait until it has forgotten
+	// the rules that were removed.
+	for _, e := range s.Endpoints {
+		errs = append(errs, removeLink(e.HostLink))
+	}
 	if len(s.Ports) > 0 {
 		errs = append(errs, m.unpublish(ctx, s))
 	}
 	errs = append(errs, m.withdraw(s), m.leaveOutside(ctx, s))
-	for _, e := range s.Endpoints {
-		errs = append(errs, removeLink(e.HostLink))
-	}
 	if s.Key != "" {
 		errs = append(errs, removeNamespace(s.Key))
 	}

@@ -22,6 +22,7 @@ func (m *Manager) heal(ctx context.Context, n *Network) error {
 		if err != nil {
 			return err
 		}
+		have.close()
 		missing := func(r rule) bool { return !have.rule(r) }
 		for _, b := range ofFamily(n.blocks(), f.v6) {
 			if !have.complete(f.v6) || slices.ContainsFunc(b.rules, missing) {

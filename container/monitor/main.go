@@ -390,6 +390,8 @@ func (m *monitor) event(action string, attributes map[string]string) {
 // finish sends the last output and the exit code, then undoes the run. Clients
 // see the end of the connection when all is done.
 func (m *monitor) finish() {
+	// Some of it waits in the kernel, which would hold up the rest.
+	goruntime.GOMAXPROCS(8)
 	var cleaned sync.WaitGroup
 	var purge func()
 	gone := m.unmountRoot()
