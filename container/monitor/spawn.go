@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +35,7 @@ type started struct {
 // because the start of a process and the preparation of a container can overlap.
 type Starter struct {
 	conn *reexec.Conn
-	proc *os.Process
+	pid  int
 }
 
 // Spawn starts a monitor in a session of its own, with no stream and no
@@ -47,16 +46,16 @@ func Spawn() (*Starter, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := reexec.Command(context.Background(), Role)
-	cmd.Dir = "/"
-	cmd.Env = []string{"GOGC=off"} // until the container runs: see monitor.serve
-	cmd.ExtraFiles = []*os.File{theirs.File()}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	pid, err := sys.Spawn("/proc/self/exe", []string{Role}, []*os.File{nil, nil, nil, theirs.File()}, syscall.ProcAttr{
+		Dir: "/",
+		Env: []string{"GOGC=off"}, // until the container runs: see monitor.main
+		Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
 		ours.Close()
-		return nil, fmt.Errorf("start monitor: %w", err)
+		return nil, err
 	}
-	return &Starter{ours, cmd.Process}, nil
+	return &Starter{ours, pid}, nil
 }
 
 // Start hands the spec and the root file system, a detached mount, over and
@@ -84,23 +83,22 @@ func (s *Starter) Start(spec Spec, root, client *os.File, inherited ...*os.File)
 	case a.Error != "":
 		return sys.Process{}, errors.New(a.Error)
 	}
-	s.proc.Release()
 	return a.Init, nil
 }
 
 func (s *Starter) lost(err error) error {
-	st, _ := s.proc.Wait()
+	st := sys.Reap(s.pid)
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("the container's monitor ended: %v", st)
+		return fmt.Errorf("the container's monitor ended with status %d (signal %d)", st.ExitStatus(), st.Signal())
 	}
 	return err
 }
 
 // Pid is the monitor's process number.
-func (s *Starter) Pid() int { return s.proc.Pid }
+func (s *Starter) Pid() int { return s.pid }
 
 // Abort ends a monitor that was never told what to run.
 func (s *Starter) Abort() {
 	s.conn.Close()
-	s.proc.Wait()
+	sys.Reap(s.pid)
 }

@@ -75,7 +75,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, proc *specs.Process, o Ex
 	defer null.Close()
 	// The child of kist-join becomes this process's when that one ends.
 	defer adoptChildren()()
-	return join(ctx, joinOrder{rec, proc, o.Seccomp, o.Cgroup}, files)
+	return join(joinOrder{rec, proc, o.Seccomp, o.Cgroup}, files)
 }
 
 // files are the program's descriptors.
@@ -92,7 +92,7 @@ func (o *ExecOptions) files(terminal bool) (files []*os.File, null *os.File, err
 	return files, null, nil
 }
 
-func join(ctx context.Context, order joinOrder, files []*os.File) (*Process, error) {
+func join(order joinOrder, files []*os.File) (*Process, error) {
 	ours, theirs, err := reexec.Pair()
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func join(ctx context.Context, order joinOrder, files []*os.File) (*Process, err
 	}
 	defer binary.Close()
 	helper := &initCommand{binary: binary, argv: []string{joinRole}, extra: []*os.File{theirs.File()}}
-	pid, err := helper.start(ctx, &syscall.SysProcAttr{})
+	pid, err := helper.start(&syscall.SysProcAttr{})
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // Runtime creates and controls containers whose state is below Root.
@@ -290,8 +291,7 @@ func (p *Process) died(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) {
 		return err
 	}
-	var status unix.WaitStatus
-	unix.Wait4(p.pid, &status, 0, nil)
+	status := sys.Reap(p.pid)
 	if status.Signaled() {
 		return fmt.Errorf("container init was killed by %v (is its memory limit too small?)", status.Signal())
 	}
@@ -357,7 +357,7 @@ func (p *Process) kill() {
 	}
 }
 
-func (p *Process) reap() { p.Wait() }
+func (p *Process) reap() { sys.Reap(p.pid) }
 
 // Roles are the processes that this package plays.
 func Roles() []reexec.Role {

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -43,7 +42,7 @@ func Prestart() (*Spare, error) {
 	}
 	defer binary.Close()
 	c := &initCommand{binary: binary, extra: []*os.File{theirs.File()}, argv: []string{Role, strconv.Itoa(firstExtraFd)}}
-	pid, err := c.start(context.Background(), &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
+	pid, err := c.start(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
 	if err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("start spare init: %w", err)

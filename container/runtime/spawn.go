@@ -1,10 +1,8 @@
 package runtime
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	goruntime "runtime"
 	"strconv"
 	"syscall"
@@ -96,14 +94,14 @@ func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
 		attr.Credential = &syscall.Credential{}
 	}
 	err = inNamespaces(joinsBefore(spec), func() error {
-		pid, err = c.start(context.Background(), attr)
+		pid, err = c.start(attr)
 		return err
 	})
 	return pid, err
 }
 
 // start runs the command; the caller reaps the pid.
-func (c *initCommand) start(ctx context.Context, attr *syscall.SysProcAttr) (int, error) {
+func (c *initCommand) start(attr *syscall.SysProcAttr) (int, error) {
 	// A number that the descriptors which the child is given do not overwrite.
 	// Below 64 the table need not grow, which costs 10 ms; see sys.Script.
 	const high = 48
@@ -112,26 +110,7 @@ func (c *initCommand) start(ctx context.Context, attr *syscall.SysProcAttr) (int
 		return 0, os.NewSyscallError("fcntl", err)
 	}
 	defer unix.Close(fd)
-	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", fd))
-	cmd.Args, cmd.Env, cmd.ExtraFiles, cmd.SysProcAttr = c.argv, roleEnv[:], c.extra, attr
-	setStreams(cmd, c.streams)
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	return cmd.Process.Pid, nil
-}
-
-func setStreams(cmd *exec.Cmd, files [3]*os.File) {
-	// A nil *os.File in an interface is not nil.
-	if files[0] != nil {
-		cmd.Stdin = files[0]
-	}
-	if files[1] != nil {
-		cmd.Stdout = files[1]
-	}
-	if files[2] != nil {
-		cmd.Stderr = files[2]
-	}
+	return sys.Spawn(fmt.Sprintf("/proc/self/fd/%d", fd), c.argv, append(c.streams[:], c.extra...), syscall.ProcAttr{Env: roleEnv[:], Sys: attr})
 }
 
 // An entrance is a namespace that this thread enters for a moment.

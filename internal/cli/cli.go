@@ -47,7 +47,14 @@ func (l *Line) Parse(args []string) (*kong.Context, error) {
 	case cmd == nil && word != "":
 		return nil, l.unknown(word)
 	}
-	p, err := l.parser(cmd)
+	var target any
+	if cmd != nil {
+		target = cmd.New()
+		if ctx := l.parseDraft(cmd, target, args); ctx != nil {
+			return ctx, nil
+		}
+	}
+	p, err := l.parser(cmd, target)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +75,27 @@ func wantsVersion(args []string) bool {
 	return slices.Contains(args, "--version") || slices.Contains(args, "-v")
 }
 
-// parser builds kong's model of one command and the globals.
-func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
+// parseDraft parses by a grammar of no more than args use. It returns nil where
+// that does not work out, and leaves the command as it was.
+func (l *Line) parseDraft(cmd *ui.Command, target any, args []string) *kong.Context {
+	d := newDraft(target, args[slices.Index(args, l.firstWord(args)):])
+	if d == nil {
+		return nil
+	}
+	p, err := l.parser(cmd, d.part.Addr().Interface())
+	if err != nil {
+		return nil
+	}
+	ctx, err := p.Parse(args)
+	if err != nil || ctx.Selected() == nil || !d.settle(ctx.Selected()) {
+		return nil
+	}
+	return ctx
+}
+
+// parser builds kong's model of one command, which target is or stands for, and
+// the globals.
+func (l *Line) parser(cmd *ui.Command, target any) (*kong.Kong, error) {
 	options := []kong.Option{
 		kong.Name(l.Name), kong.Description(l.Help),
 		kong.Writers(l.Out.Out, l.Out.Err),
@@ -86,7 +112,7 @@ func (l *Line) parser(cmd *ui.Command) (*kong.Kong, error) {
 		if cmd.Raw {
 			tags = append(tags, `cmd:"" passthrough:""`)
 		}
-		options = append(options, kong.DynamicCommand(cmd.Name, cmd.Help, "", cmd.New(), tags...))
+		options = append(options, kong.DynamicCommand(cmd.Name, cmd.Help, "", target, tags...))
 	}
 	return kong.New(l.Globals, options...)
 }

@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -203,15 +202,6 @@ func (s *Script) outcome(r *os.File, child int) (int, error) {
 			return 0, fmt.Errorf("start a process: unknown step %d", m.step)
 		}
 		return 0, &StepError{s.steps[m.step].name, syscall.Errno(m.value)}
-	}
-}
-
-// Reap waits for the end of the child pid.
-func Reap(pid int) {
-	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {
-			return
-		}
 	}
 }
 
