@@ -81,6 +81,8 @@ type Cmds struct {
 
 	Prune      PruneCmd      `cmd:"" help:"Remove all containers that do not run."`
 	Exists     ExistsCmd     `cmd:"" help:"Exit 0 if there is such a container, else 1."`
+	Clone      CloneCmd      `cmd:"" help:"Make a container like another one."`
+	Runlabel   RunlabelCmd   `cmd:"" help:"Run the command that an image has in a label."`
 	Cleanup    CleanupCmd    `cmd:"" help:"Undo what runs of stopped containers left."`
 	Checkpoint CheckpointCmd `cmd:"" hidden:"" passthrough:""`
 	Restore    CheckpointCmd `cmd:"" hidden:"" passthrough:""`

@@ -42,7 +42,7 @@ func (c *HealthRunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error
 
 // ExistsCmd is `kist container exists`.
 type ExistsCmd struct {
-	External  bool   `hidden:""`
+	External  bool   `help:"Other tools' containers too; there are none in kist's store."`
 	Container string `arg:"" help:"Container."`
 }
 
@@ -61,11 +61,19 @@ type CleanupCmd struct {
 	latestFlag `embed:""`
 	All        bool     `short:"a" help:"All containers that do not run."`
 	Rm         bool     `help:"Remove them too."`
+	Rmi        bool     `help:"With --rm, remove their images as well."`
+	Exec       string   `hidden:""`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
 // Run undoes what a run of stopped containers made and a killed monitor left.
 func (c *CleanupCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	switch {
+	case c.Exec != "":
+		return errors.New("container cleanup --exec: an exec session leaves nothing behind in kist")
+	case c.Rmi && !c.Rm:
+		return errors.New("container cleanup: --rmi needs --rm too")
+	}
 	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, func(s Status) bool { return !s.Busy() })
 	if err != nil {
 		return fmt.Errorf("container cleanup: %w", err)
@@ -75,7 +83,8 @@ func (c *CleanupCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			return ErrRunning
 		}
 		if c.Rm {
-			return (&RmCmd{}).remove(ctx, e, ct.ID)
+			ct.RemoveImage = c.Rmi
+			return errors.Join((&RmCmd{}).remove(ctx, e, ct.ID), e.removeImage(ctx, ct))
 		}
 		return e.reconcile(ctx, ct)
 	})

@@ -295,13 +295,20 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	}
 	trash, err := e.hideFiles(c)
 	e.event(c, "destroy", nil)
-	if c.RemoveImage {
-		// Another container may have it: then it stays.
-		if _, errImage := e.Images.Remove(ctx, c.Image, image.RemoveOptions{}); errImage != nil && !errors.Is(errImage, image.ErrInUse) {
-			err = errors.Join(err, errImage)
-		}
+	return func() { os.RemoveAll(trash) }, errors.Join(err, e.removeImage(ctx, c), e.removeAnonymous(ctx, c))
+}
+
+// removeImage removes the image of a removed container if it is to go too. One
+// that another container has stays.
+func (e *Engine) removeImage(ctx context.Context, c *Config) error {
+	if !c.RemoveImage {
+		return nil
 	}
-	return func() { os.RemoveAll(trash) }, errors.Join(err, e.removeAnonymous(ctx, c))
+	_, err := e.Images.Remove(ctx, c.Image, image.RemoveOptions{})
+	if errors.Is(err, image.ErrInUse) {
+		return nil
+	}
+	return err
 }
 
 // remove deletes a container that does not run; the caller holds its lock.

@@ -11,8 +11,8 @@ import (
 	"github.com/kist-containers/kist/internal/ui"
 )
 
-// UpdateCmd is `kist update`.
-type UpdateCmd struct {
+// limitFlags are the limits that a container can be given once it is there.
+type limitFlags struct {
 	BlkioWeight       uint16   `help:"Block IO weight, 10 to 1000." placeholder:"N"`
 	BlkioWeightDevice []string `sep:"none" help:"Block IO weight of a device." placeholder:"DEVICE:N"`
 	DeviceReadBps     []string `sep:"none" help:"Limit reading from a device." placeholder:"DEVICE:BYTES"`
@@ -34,12 +34,28 @@ type UpdateCmd struct {
 	MemorySwappiness  *int64   `help:"Swappiness, 0 to 100." placeholder:"N"`
 	PidsLimit         int64    `help:"Limit of processes; -1 for none." placeholder:"N"`
 	Ulimit            []string `sep:"none" help:"Resource limit of processes, from the next start on." placeholder:"NAME=SOFT[:HARD]"`
-	Restart           string   `help:"Restart policy." placeholder:"POLICY"`
-	Env               []string `short:"e" sep:"none" help:"Set a variable, from the next start on." placeholder:"KEY=VALUE"`
-	Unsetenv          []string `name:"unsetenv" sep:"none" help:"Drop a variable, from the next start on." placeholder:"KEY"`
-	healthFlags       `embed:""`
-	latestFlag        `embed:""`
-	Containers        []string `arg:"" optional:"" name:"container" help:"Containers."`
+}
+
+// all are the same flags among those of create.
+func (f limitFlags) all() resourceFlags {
+	return resourceFlags{
+		BlkioWeight: f.BlkioWeight, BlkioWeightDevice: f.BlkioWeightDevice, DeviceReadBps: f.DeviceReadBps, DeviceWriteBps: f.DeviceWriteBps,
+		DeviceReadIops: f.DeviceReadIops, DeviceWriteIops: f.DeviceWriteIops, CpuPeriod: f.CpuPeriod, CpuQuota: f.CpuQuota,
+		CpuRtPeriod: f.CpuRtPeriod, CpuRtRuntime: f.CpuRtRuntime, CpuShares: f.CpuShares, Cpus: f.Cpus, CpusetCpus: f.CpusetCpus,
+		CpusetMems: f.CpusetMems, KernelMemory: f.KernelMemory, Memory: f.Memory, MemoryReservation: f.MemoryReservation,
+		MemorySwap: f.MemorySwap, MemorySwappiness: f.MemorySwappiness, PidsLimit: f.PidsLimit, Ulimit: f.Ulimit,
+	}
+}
+
+// UpdateCmd is `kist update`.
+type UpdateCmd struct {
+	limitFlags  `embed:""`
+	Restart     string   `help:"Restart policy." placeholder:"POLICY"`
+	Env         []string `short:"e" sep:"none" help:"Set a variable, from the next start on." placeholder:"KEY=VALUE"`
+	Unsetenv    []string `name:"unsetenv" sep:"none" help:"Drop a variable, from the next start on." placeholder:"KEY"`
+	healthFlags `embed:""`
+	latestFlag  `embed:""`
+	Containers  []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
 // Run changes limits, at once and for later starts.
@@ -58,15 +74,10 @@ func (c *UpdateCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 // wish is what the flags ask for.
 func (c *UpdateCmd) wish() (*Config, error) {
 	flags := createFlags{
-		processFlags: processFlags{Env: c.Env},
-		lifeFlags:    lifeFlags{healthFlags: c.healthFlags},
-		resourceFlags: resourceFlags{
-			BlkioWeight: c.BlkioWeight, BlkioWeightDevice: c.BlkioWeightDevice, DeviceReadBps: c.DeviceReadBps, DeviceWriteBps: c.DeviceWriteBps,
-			DeviceReadIops: c.DeviceReadIops, DeviceWriteIops: c.DeviceWriteIops, CpuPeriod: c.CpuPeriod, CpuQuota: c.CpuQuota,
-			CpuRtPeriod: c.CpuRtPeriod, CpuRtRuntime: c.CpuRtRuntime, CpuShares: c.CpuShares, Cpus: c.Cpus, CpusetCpus: c.CpusetCpus,
-			CpusetMems: c.CpusetMems, KernelMemory: c.KernelMemory, Memory: c.Memory, MemoryReservation: c.MemoryReservation,
-			MemorySwap: c.MemorySwap, MemorySwappiness: c.MemorySwappiness, PidsLimit: c.PidsLimit, Ulimit: c.Ulimit,
-		}}
+		processFlags:  processFlags{Env: c.Env},
+		lifeFlags:     lifeFlags{healthFlags: c.healthFlags},
+		resourceFlags: c.limitFlags.all(),
+	}
 	wish := &Config{}
 	if err := flags.limits(wish); err != nil {
 		return nil, err

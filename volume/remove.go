@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -44,7 +44,7 @@ func (s *Store) remove(ctx context.Context, v *Volume) error {
 	if err := s.detach(ctx, v, ""); err != nil {
 		return fmt.Errorf("%s: %w", v.Name, err)
 	}
-	below, err := mountsBelow(s.dir(v.Name))
+	below, err := sys.MountsBelow(s.dir(v.Name))
 	if err != nil {
 		return err
 	}
@@ -63,34 +63,6 @@ func (s *Store) remove(ctx context.Context, v *Volume) error {
 		os.Remove(s.lockFile(v.Name))
 	}
 	return nil
-}
-
-// mountsBelow are the mount points at dir and below: what is in them is not the
-// volume's to remove.
-func mountsBelow(dir string) ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var list []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.SplitN(lines.Text(), " ", 6)
-		if len(fields) < 6 {
-			continue
-		}
-		at := unescape(fields[4])
-		if at == dir || strings.HasPrefix(at, dir+"/") {
-			list = append(list, at)
-		}
-	}
-	return list, lines.Err()
-}
-
-// unescape reads the octal escapes of proc_pid_mountinfo(5).
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // Pruned is what a prune removed.
@@ -159,7 +131,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 			}
 			defer l.Unlock()
 		}
-		below, err := mountsBelow(s.dir(e.Name()))
+		below, err := sys.MountsBelow(s.dir(e.Name()))
 		if err == nil && len(below) == 0 {
 			err = os.RemoveAll(s.dir(e.Name()))
 		}

@@ -15,6 +15,7 @@ func Commands() []ui.Command {
 	return []ui.Command{
 		{Name: "system", Group: group, Help: "Look at, clean and check everything", New: func() any { return new(Cmds) }},
 		{Name: "info", Group: group, Help: "Show facts about kist and this machine", New: func() any { return new(InfoCmd) }},
+		{Name: "unshare", Group: group, Help: "Run a program in your user namespace", New: func() any { return new(UnshareCmd) }},
 	}
 }
 
@@ -24,6 +25,7 @@ type Cmds struct {
 	Info    InfoCmd             `cmd:"" help:"Show facts about kist and this machine."`
 	Events  container.EventsCmd `cmd:"" help:"Show what happens, as it happens."`
 	Prune   PruneCmd            `cmd:"" help:"Remove what nothing uses."`
+	Reset   ResetCmd            `cmd:"" help:"Remove everything that there is."`
 	Check   CheckCmd            `cmd:"" help:"Look for what crashes left; exit 1 if there is something."`
 	Restore RestoreCmd          `cmd:"" help:"Start what a reboot ended, as the restart policies say."`
 	Install InstallCmd          `cmd:"" help:"Let systemd restore containers at boot."`

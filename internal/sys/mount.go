@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -191,4 +192,32 @@ func UnmountAll(path string) error {
 			return &os.PathError{Op: "umount", Path: path, Err: err}
 		}
 	}
+}
+
+// MountsBelow are the mount points at dir and below: what is in them is not for
+// the owner of dir to remove.
+func MountsBelow(dir string) ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var list []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.SplitN(lines.Text(), " ", 6)
+		if len(fields) < 6 {
+			continue
+		}
+		at := unescape(fields[4])
+		if at == dir || strings.HasPrefix(at, dir+"/") {
+			list = append(list, at)
+		}
+	}
+	return list, lines.Err()
+}
+
+// unescape reads the octal escapes of proc_pid_mountinfo(5).
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
