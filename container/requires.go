@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kist-containers/kist/internal/ui"
@@ -51,7 +52,7 @@ func (e *Engine) startByID(ctx context.Context, id string) error {
 
 // replace removes the container of a name that is wanted, running or not.
 func (e *Engine) replace(ctx context.Context, name string) error {
-	if err := (&RmCmd{Force: true}).remove(ctx, e, name); err != nil {
+	if err := (&RmCmd{Force: true}).remove(ctx, e, name); err != nil && !errors.Is(err, errSkip) {
 		return fmt.Errorf("--replace %s: %w", name, err)
 	}
 	return nil
