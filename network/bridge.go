@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/sys"
@@ -157,18 +158,30 @@ func (m *Manager) chooseAgain(n *Network) error {
 	return m.writeNetwork(n)
 }
 
-// join makes a veth pair, one end on the bridge, the other directly in the sandbox.
-// Like: ip link add veth… master kist0 type veth peer name eth0 netns …
+// join makes a veth pair, one end up on the bridge, the other directly in the
+// sandbox. Like: ip link add veth… up master kist0 type veth peer name eth0 netns …
 func (bridgeDriver) join(_ context.Context, p plug) error {
-	n, e := p.n, p.e
-	veth := &netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: e.HostLink, MasterIndex: n.index, MTU: n.mtu()},
-		PeerName:  e.Link, PeerNamespace: netlink.NsFd(int(p.ns.Fd())), PeerMTU: uint32(n.mtu()),
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	up := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	up.Flags, up.Change = unix.IFF_UP, unix.IFF_UP
+	kind := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	kind.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := kind.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(p.e.Link))
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(p.ns.Fd())))
+	req.AddData(up)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(p.e.HostLink)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(p.n.index))))
+	if mtu := uint32(p.n.mtu()); mtu != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(mtu)))
+		peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(mtu))
 	}
-	if err := netlink.LinkAdd(veth); err != nil {
+	req.AddData(kind)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("make veth pair: %w", err)
 	}
-	return setUp(e.HostLink)
+	return nil
 }
 
 func (bridgeDriver) remove(ctx context.Context, m *Manager, n *Network) error {
@@ -215,9 +228,51 @@ func inNamespace(ns *os.File, f func() error) error {
 	return <-result
 }
 
+// A namespace is a sandbox's network namespace, with a socket to its links.
+type namespace struct {
+	*os.File
+	links *netlink.Handle
+}
+
+// close leaves the namespace to those who are in it. A nil one is of an error.
+func (n *namespace) close() {
+	if n != nil {
+		n.links.Close()
+		n.File.Close()
+	}
+}
+
+// openNamespace returns that of this thread.
+func openNamespace() (*namespace, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &namespace{f, links}, nil
+}
+
 // makeNamespace makes a network namespace and keeps it by a bind mount on path.
 // Like: ip netns add, with lo up.
-func makeNamespace(path string) error {
+func makeNamespace(path string) (ns *namespace, err error) {
+	made := make(chan struct{})
+	go func() {
+		defer close(made)
+		runtime.LockOSThread()
+		if err = newNamespace(path); err == nil {
+			ns, err = openNamespace()
+		}
+	}()
+	<-made
+	return ns, err
+}
+
+// newNamespace moves this thread to a namespace of its own.
+func newNamespace(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return err
 	}
@@ -226,20 +281,13 @@ func makeNamespace(path string) error {
 		return err
 	}
 	f.Close()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		result <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return os.NewSyscallError("unshare network namespace", err)
-			}
-			if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-				return os.NewSyscallError("keep network namespace", err)
-			}
-			return prepareNamespace()
-		}()
-	}()
-	return <-result
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return os.NewSyscallError("unshare network namespace", err)
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		return os.NewSyscallError("keep network namespace", err)
+	}
+	return prepareNamespace()
 }
 
 // prepareNamespace sets docker's parameters of a sandbox and brings lo up.

@@ -54,7 +54,16 @@ func (m *Manager) connect(ctx context.Context, s *Sandbox, n *Network) error {
 		return err
 	}
 	defer ns.Close()
-	if err := (plug{m, n, s, &s.Endpoints[len(s.Endpoints)-1], ns}).connect(ctx); err != nil {
+	var inside *namespace
+	err = inNamespace(ns, func() (err error) {
+		inside, err = openNamespace()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	if err := (plug{m, n, s, &s.Endpoints[len(s.Endpoints)-1], ns, inside.links}).connect(ctx); err != nil {
 		return err
 	}
 	return m.reroute(ctx, s, ns, s.portBlocks())

@@ -79,7 +79,7 @@ func (m *Manager) renewLease(ctx context.Context, id, network string) error {
 	if e == nil {
 		return nil
 	}
-	ack, err := plug{m, n, s, e, ns}.again(ctx)
+	ack, err := plug{m: m, n: n, s: s, e: e, ns: ns}.again(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,5 +157,5 @@ func (e *Endpoint) replace(old *Endpoint) error {
 			return err
 		}
 	}
-	return e.configure()
+	return e.configure(h)
 }

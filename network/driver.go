@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+
+	"github.com/vishvananda/netlink"
 )
 
 // A driver is a kind of network.
@@ -29,8 +31,9 @@ type plug struct {
 	n *Network
 	s *Sandbox
 	e *Endpoint
-	// ns is the sandbox's namespace, nil once it is gone.
-	ns *os.File
+	// ns is the sandbox's namespace, nil once it is gone, links a socket in it.
+	ns    *os.File
+	links *netlink.Handle
 }
 
 // driverOf returns the driver that docker knows by name; "" is bridge.

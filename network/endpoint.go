@@ -172,13 +172,8 @@ func (e *Endpoint) before(o *Endpoint) *Endpoint {
 	return o
 }
 
-// configure runs in the sandbox.
-func (e *Endpoint) configure() error {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
+// configure gives the endpoint's link what was settled for it.
+func (e *Endpoint) configure(h *netlink.Handle) error {
 	link, err := h.LinkByName(e.Link)
 	if err != nil {
 		return err
@@ -191,9 +186,6 @@ func (e *Endpoint) configure() error {
 		e.MAC = link.Attrs().HardwareAddr.String()
 	}
 	if err := e.addAddresses(h, link); err != nil {
-		return err
-	}
-	if err := e.applySysctls(); err != nil {
 		return err
 	}
 	if err := h.LinkSetUp(link); err != nil {

@@ -37,7 +37,7 @@ func (m *Manager) lease(n *Network, id string, e *Endpoint) error {
 		n.Leases[addr.String()] = id
 		*address = netip.PrefixFrom(addr, f.pool().Bits()).String()
 	}
-	return m.writeNetwork(n)
+	return m.writeLeases(n)
 }
 
 // wanted is the address of --ip or --ip6.
@@ -128,7 +128,7 @@ func (m *Manager) release(ctx context.Context, network, id string) error {
 	if !found {
 		return nil
 	}
-	return m.writeNetwork(n)
+	return m.writeLeases(n)
 }
 
 func setMAC(h *netlink.Handle, link netlink.Link, mac string) error {

@@ -18,9 +18,7 @@ import (
 func neighbour(t *testing.T) *os.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ns")
-	if err := makeNamespace(path); err != nil {
-		t.Fatal(err)
-	}
+	keep(t, path)
 	t.Cleanup(func() { removeNamespace(path) })
 	ns, err := os.Open(path)
 	if err != nil {

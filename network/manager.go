@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -215,6 +216,12 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 	if err := m.record(s); err != nil {
 		return err
 	}
+	namespace := sync.OnceValues(func() (*namespace, error) { return makeNamespace(s.Key) })
+	defer func() {
+		ns, _ := namespace()
+		ns.close()
+	}()
+	go namespace() // the kernel takes as long as the rest of the host's part
 	var networks []*Network
 	for i, e := range cfg.Endpoints {
 		n, err := m.join(ctx, s, e, i)
@@ -232,16 +239,12 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 	if err := m.record(s); err != nil {
 		return err
 	}
-	if err := makeNamespace(s.Key); err != nil {
-		return err
-	}
-	ns, err := os.Open(s.Key)
+	ns, err := namespace()
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
 	for i, n := range networks {
-		if err := (plug{m, n, s, &s.Endpoints[i], ns}).connect(ctx); err != nil {
+		if err := (plug{m, n, s, &s.Endpoints[i], ns.File, ns.links}).connect(ctx); err != nil {
 			return err
 		}
 	}
@@ -321,7 +324,12 @@ func (p plug) connect(ctx context.Context) error {
 			return fmt.Errorf("network %s: %w", p.n.Name, err)
 		}
 	}
-	return inNamespace(p.ns, p.e.configure)
+	if p.e.Wish.DriverOpts[optSysctls] != "" {
+		if err := inNamespace(p.ns, p.e.applySysctls); err != nil {
+			return err
+		}
+	}
+	return p.e.configure(p.links)
 }
 
 func (m *Manager) record(s *Sandbox) error {

@@ -86,10 +86,50 @@ func (m *Manager) readNetwork(name string) (*Network, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
+	if err == nil && !n.outside() {
+		err = m.readLeases(n)
+	}
 	return n, err
 }
 
-func (m *Manager) writeNetwork(n *Network) error { return state.WriteJSON(m.networkFile(n.Name), n) }
+// leaseFile holds the leases of a network's own addresses. They end with the
+// sandboxes, so they are where those are recorded and need no sync. What others gave
+// has to be given back even after a reboot: that is in the network's file.
+func (m *Manager) leaseFile(name string) string {
+	return filepath.Join(m.roots.Run, "network", name, "leases")
+}
+
+func (m *Manager) readLeases(n *Network) error {
+	data, err := os.ReadFile(m.leaseFile(n.Name))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 { // empty: after a power cut
+		return nil
+	}
+	n.Leases = nil
+	if err == nil {
+		err = json.Unmarshal(data, &n.Leases)
+	}
+	return err
+}
+
+func (m *Manager) writeLeases(n *Network) error {
+	if n.outside() {
+		return state.WriteJSON(m.networkFile(n.Name), n)
+	}
+	file := m.leaseFile(n.Name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	return state.WriteVolatileJSON(file, n.Leases)
+}
+
+// writeNetwork writes the settings, and the leases of outside networks.
+func (m *Manager) writeNetwork(n *Network) error {
+	settings := *n
+	if !n.outside() {
+		settings.Leases = nil
+	}
+	return state.WriteJSON(m.networkFile(n.Name), settings)
+}
 
 // List returns all networks that have a file, by name.
 func (m *Manager) List() ([]*Network, error) {

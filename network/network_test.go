@@ -165,25 +165,31 @@ func TestVLANOfAName(t *testing.T) {
 	}
 }
 
+// keep makes a namespace that plays a host.
+func keep(t *testing.T, path string) {
+	t.Helper()
+	ns, err := makeNamespace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.close()
+}
+
 // wire is a cable of the host's, the far end in a namespace that plays the network.
 func wire(t *testing.T, name, far string) (sandbox string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "far")
-	if err := makeNamespace(path); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { removeNamespace(path) })
-	ns, err := os.Open(path)
+	ns, err := makeNamespace(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	defer ns.close()
+	t.Cleanup(func() { removeNamespace(path) })
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "far0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeLink(name) })
-	err = inNamespace(ns, func() error { return (&Endpoint{Link: "far0", Address: far}).configure() })
-	if err := errors.Join(err, setUp(name)); err != nil {
+	if err := errors.Join((&Endpoint{Link: "far0", Address: far}).configure(ns.links), setUp(name)); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -273,7 +279,7 @@ func TestIpvlanRoutes(t *testing.T) {
 	m := newManager(t)
 	far := wire(t, "wire3", "10.76.0.1/24")
 	supports(t, &netlink.IPVlan{LinkAttrs: netlink.LinkAttrs{Name: "probe3", ParentIndex: index(t, "wire3")}})
-	if err := (&Endpoint{Link: "wire3", Address: "10.76.0.2/24"}).configure(); err != nil {
+	if err := (&Endpoint{Link: "wire3", Address: "10.76.0.2/24"}).configure(&netlink.Handle{}); err != nil {
 		t.Fatal(err)
 	}
 	inFar(t, far, func() error {
@@ -317,7 +323,7 @@ func TestVLANParentIsMadeAndRemoved(t *testing.T) {
 		if err == nil {
 			err = netlink.LinkAdd(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "far0.50", ParentIndex: link.Attrs().Index}, VlanId: 50})
 		}
-		return errors.Join(err, (&Endpoint{Link: "far0.50", Address: "10.80.0.1/24"}).configure())
+		return errors.Join(err, (&Endpoint{Link: "far0.50", Address: "10.80.0.1/24"}).configure(&netlink.Handle{}))
 	})
 	n := &Network{Name: "v", Driver: "macvlan", Subnet: "10.80.0.0/24", Options: map[string]string{"parent": "wire2.50"}}
 	if err := m.Create(context.Background(), n); err != nil {

@@ -22,7 +22,7 @@ func (m *Manager) leaseOutside(ctx context.Context, n *Network, s *Sandbox) erro
 		n.Leases = map[string]string{}
 	}
 	n.Leases[s.Endpoints[len(s.Endpoints)-1].Link+"@"+s.ID] = s.ID
-	return m.writeNetwork(n)
+	return m.writeLeases(n)
 }
 
 // dropStaleOutside undoes the endpoints of sandboxes that are not there: of before a
@@ -36,12 +36,12 @@ func (m *Manager) dropStaleOutside(ctx context.Context, n *Network) error {
 			continue
 		}
 		link, _, _ := strings.Cut(key, "@")
-		gone := plug{m, n, &Sandbox{ID: id}, &Endpoint{Network: n.Name, Link: link}, nil}
+		gone := plug{m: m, n: n, s: &Sandbox{ID: id}, e: &Endpoint{Network: n.Name, Link: link}}
 		if err := gone.leaveOutside(ctx); err != nil {
 			return err
 		}
 		delete(n.Leases, key)
-		if err := m.writeNetwork(n); err != nil {
+		if err := m.writeLeases(n); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func (m *Manager) unplugOutside(ctx context.Context, s *Sandbox, e *Endpoint) er
 	if err != nil || !n.outside() {
 		return err
 	}
-	return plug{m, n, s, e, nil}.leaveOutside(ctx)
+	return plug{m: m, n: n, s: s, e: e}.leaveOutside(ctx)
 }
 
 // checkOutside asks the plugins of all sandboxes whether what they made is still
@@ -100,7 +100,7 @@ func (m *Manager) checkOutside(ctx context.Context) error {
 			if err != nil || n.Driver != "cni" {
 				continue
 			}
-			if err := (plug{m, n, s, e, nil}).checkCNI(ctx); err != nil {
+			if err := (plug{m: m, n: n, s: s, e: e}).checkCNI(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("container %s in network %s: %w", s.Name, n.Name, err))
 			}
 		}

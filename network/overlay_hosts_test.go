@@ -37,7 +37,7 @@ func lan(t *testing.T, count int) (hosts []*overlayHost) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeLink("lan0") })
-	if err := (&Endpoint{Link: "lan0", Address: "192.0.2.1/24"}).configure(); err != nil {
+	if err := (&Endpoint{Link: "lan0", Address: "192.0.2.1/24"}).configure(&netlink.Handle{}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range count {
@@ -46,9 +46,7 @@ func lan(t *testing.T, count int) (hosts []*overlayHost) {
 		path := "/proc/thread-self/ns/net"
 		if i > 0 {
 			path = filepath.Join(t.TempDir(), "host")
-			if err := makeNamespace(path); err != nil {
-				t.Fatal(err)
-			}
+			keep(t, path)
 			t.Cleanup(func() { removeNamespace(path) })
 		}
 		var err error
@@ -60,7 +58,7 @@ func lan(t *testing.T, count int) (hosts []*overlayHost) {
 			continue
 		}
 		port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("lan%d", i), MasterIndex: index(t, "lan0")}, PeerName: "lan0", PeerNamespace: netlink.NsFd(int(h.ns.Fd()))}
-		far := func() error { return (&Endpoint{Link: "lan0", Address: h.at + "/24"}).configure() }
+		far := func() error { return (&Endpoint{Link: "lan0", Address: h.at + "/24"}).configure(&netlink.Handle{}) }
 		if err := errors.Join(netlink.LinkAdd(port), setUp(port.Name), h.do(far)); err != nil {
 			t.Fatal(err)
 		}

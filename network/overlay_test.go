@@ -16,9 +16,7 @@ import (
 func cable(t *testing.T) *os.File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "host2")
-	if err := makeNamespace(path); err != nil {
-		t.Fatal(err)
-	}
+	keep(t, path)
 	ns, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -31,8 +29,8 @@ func cable(t *testing.T) *os.File {
 		ns.Close()
 		removeNamespace(path)
 	})
-	far := func() error { return (&Endpoint{Link: "cable0", Address: "192.0.2.2/24"}).configure() }
-	if err := errors.Join((&Endpoint{Link: "cable0", Address: "192.0.2.1/24"}).configure(), inNamespace(ns, far)); err != nil {
+	far := func() error { return (&Endpoint{Link: "cable0", Address: "192.0.2.2/24"}).configure(&netlink.Handle{}) }
+	if err := errors.Join((&Endpoint{Link: "cable0", Address: "192.0.2.1/24"}).configure(&netlink.Handle{}), inNamespace(ns, far)); err != nil {
 		t.Fatal(err)
 	}
 	return ns
