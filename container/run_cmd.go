@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -296,9 +297,11 @@ func (s *session) wait(ctx context.Context, e *Engine) error {
 // program kist itself goes, as docker does.
 func (s *session) proxy(e *Engine) {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT)
+	// All of them take the Go runtime a millisecond, and two CPUs have the
+	// container's program to start.
+	time.AfterFunc(20*time.Millisecond, func() { signal.Notify(signals) })
 	go func() {
-		signal.Notify(signals) // takes a millisecond for all of them
 		ends := 0
 		for sig := range signals {
 			n := sig.(unix.Signal)

@@ -22,6 +22,7 @@ const Role = "kist-init"
 // An initProcess is a container seen from its first process.
 type initProcess struct {
 	*setup
+	entry
 	conn    *reexec.Conn
 	root    *os.File // the root file system, before it is "/"
 	console *os.File // the terminal's master
@@ -55,26 +56,13 @@ func InitMain() int {
 	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	tasks, err := p.adopt(files)
+	files, err = p.adopt(files)
 	if err == nil {
-		err = joinCgroup(p.take(tasks))
-	}
-	if err == nil {
+		p.take(files)
 		err = p.run()
 	}
 	p.conn.Send(answer{Failure: failure(err)})
 	return 1
-}
-
-// joinCgroup moves this thread; see group.joinFiles.
-func joinCgroup(tasks []*os.File) error {
-	for _, f := range tasks {
-		if _, err := f.WriteString("0"); err != nil {
-			return fmt.Errorf("join cgroup %s: %w", f.Name(), err)
-		}
-		f.Close()
-	}
-	return nil
 }
 
 // failure is err as data for the parent, who words it.
@@ -90,7 +78,7 @@ func failure(err error) *StartError {
 // run does not return when all goes well.
 func (p *initProcess) run() error {
 	for _, step := range []func() error{
-		p.enterNamespaces, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.finishRoot, p.limits, p.workdir,
+		p.enterNamespaces, p.enterCgroup, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.finishRoot, p.limits, p.workdir,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -106,11 +94,6 @@ func (p *initProcess) enterNamespaces() error {
 	spec := p.Spec
 	if err := joinByPath(spec); err != nil {
 		return err
-	}
-	if isNew(spec, specs.CgroupNamespace) {
-		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-			return os.NewSyscallError("unshare cgroup namespace", err)
-		}
 	}
 	if isNew(spec, specs.TimeNamespace) {
 		if err := newClocks(spec.Linux.TimeOffsets); err != nil {
@@ -133,6 +116,24 @@ func (p *initProcess) enterNamespaces() error {
 	}
 	if isNew(spec, specs.NetworkNamespace) {
 		return sys.LoopbackUp()
+	}
+	return nil
+}
+
+// enterCgroup waits for the cgroup and moves this thread; see group.joinFiles.
+func (p *initProcess) enterCgroup() error {
+	tasks, err := p.conn.Receive(&p.entry)
+	if err != nil {
+		os.Exit(1) // the parent is gone, or says why
+	}
+	for _, f := range tasks {
+		if _, err := f.WriteString("0"); err != nil {
+			return fmt.Errorf("join cgroup %s: %w", f.Name(), err)
+		}
+		f.Close()
+	}
+	if isNew(p.Spec, specs.CgroupNamespace) {
+		return os.NewSyscallError("unshare cgroup namespace", unix.Unshare(unix.CLONE_NEWCGROUP))
 	}
 	return nil
 }

@@ -4,18 +4,14 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// setup is the parent's first message: all that init needs.
+// setup is the parent's first message: what init can begin with while the parent
+// makes its cgroup.
 type setup struct {
-	Spec   *specs.Spec  `json:"spec"`
-	Rootfs string       `json:"rootfs"`
-	State  *specs.State `json:"state"`
-	// Filter is the compiled seccomp program, one sock_filter after the other.
-	Filter []byte `json:"filter,omitempty"`
-	// FilterFlags are those of seccomp(2).
-	FilterFlags  uint              `json:"filterFlags,omitempty"`
-	CgroupPaths  map[string]string `json:"cgroupPaths,omitempty"`
-	NoPivot      bool              `json:"noPivot,omitempty"`
-	NoNewKeyring bool              `json:"noNewKeyring,omitempty"`
+	Spec         *specs.Spec  `json:"spec"`
+	Rootfs       string       `json:"rootfs"`
+	State        *specs.State `json:"state"`
+	NoPivot      bool         `json:"noPivot,omitempty"`
+	NoNewKeyring bool         `json:"noNewKeyring,omitempty"`
 	// WaitHooks makes init stop before pivot_root for hooks of the parent.
 	WaitHooks bool `json:"waitHooks,omitempty"`
 	// Listen says that the descriptor after the connection's is a listening
@@ -33,6 +29,16 @@ type setup struct {
 	Streams [3]bool `json:"streams,omitempty"`
 }
 
+// entry is the second message: the cgroup is there. With it come the files of
+// group.joinFiles.
+type entry struct {
+	CgroupPaths map[string]string `json:"cgroupPaths,omitempty"`
+	// Filter is the compiled seccomp program, one sock_filter after the other.
+	Filter []byte `json:"filter,omitempty"`
+	// FilterFlags are those of seccomp(2).
+	FilterFlags uint `json:"filterFlags,omitempty"`
+}
+
 // order is what the parent sends later: go on, or start the program.
 type order struct {
 	Start bool `json:"start,omitempty"`
@@ -46,8 +52,8 @@ type answer struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-func newSetup(spec *specs.Spec, rec *record, o CreateOptions) (*setup, error) {
-	m := &setup{Rootfs: rec.Rootfs, CgroupPaths: rec.CgroupPaths, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring,
+func newSetup(spec *specs.Spec, rec *record, o CreateOptions) *setup {
+	m := &setup{Rootfs: rec.Rootfs, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring,
 		Listen: o.Detached, Rootless: rec.Rootless, State: rec.state(specs.StateCreating, 0)}
 	// The profile goes over as the program that it compiles to.
 	copied, linux := *spec, *spec.Linux
@@ -56,12 +62,17 @@ func newSetup(spec *specs.Spec, rec *record, o CreateOptions) (*setup, error) {
 	if h := spec.Hooks; h != nil {
 		m.WaitHooks = len(h.Prestart) > 0 || len(h.CreateRuntime) > 0
 	}
+	return m
+}
+
+func newEntry(spec *specs.Spec, rec *record) (*entry, error) {
+	e := &entry{CgroupPaths: rec.CgroupPaths}
 	if spec.Linux.Seccomp != nil {
 		program, err := compileSeccomp(spec.Linux.Seccomp)
 		if err != nil {
 			return nil, err
 		}
-		m.Filter, m.FilterFlags = program.bytes(), program.flags
+		e.Filter, e.FilterFlags = program.bytes(), program.flags
 	}
-	return m, nil
+	return e, nil
 }

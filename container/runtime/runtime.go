@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -171,6 +172,9 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 	if err := r.write(rec); err != nil {
 		return nil, err
 	}
+	if err := r.setup(p, rec, spec, o); err != nil {
+		return nil, err
+	}
 	if !early {
 		if err := g.make(rec, p.pid); err != nil {
 			return nil, err
@@ -184,7 +188,10 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 	if err := r.oomScore(p.pid, spec.Process); err != nil {
 		return nil, err
 	}
-	if err := r.setup(ctx, p, rec, spec, g, o); err != nil {
+	if err := r.enter(p, rec, spec, g); err != nil {
+		return nil, err
+	}
+	if err := r.await(ctx, p, spec); err != nil {
 		return nil, err
 	}
 	return p, g.finish()
@@ -212,9 +219,30 @@ func absolute(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// setup hands the spec over and waits until the environment stands.
-func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *specs.Spec, g *group, o CreateOptions) error {
-	msg, err := newSetup(spec, rec, o)
+// setup hands the spec over, with which init makes its namespaces.
+func (r *Runtime) setup(p *Process, rec *record, spec *specs.Spec, o CreateOptions) error {
+	msg := newSetup(spec, rec, o)
+	adopted, err := o.adopted(spec, msg)
+	if err != nil {
+		return err
+	}
+	if len(adopted) > 0 {
+		defer adopted[0].Close() // the others are the caller's
+	}
+	sources, err := openSources(spec, rec, msg)
+	if err != nil {
+		return err
+	}
+	defer closeAll(sources)
+	if err := p.conn.Send(msg, append(adopted, sources...)...); err != nil {
+		return p.died(err)
+	}
+	return nil
+}
+
+// enter lets init into its cgroup, and on.
+func (r *Runtime) enter(p *Process, rec *record, spec *specs.Spec, g *group) error {
+	msg, err := newEntry(spec, rec)
 	if err != nil {
 		return err
 	}
@@ -223,28 +251,20 @@ func (r *Runtime) setup(ctx context.Context, p *Process, rec *record, spec *spec
 		return err
 	}
 	defer closeAll(tasks)
-	adopted, err := o.adopted(spec, msg)
-	if err != nil {
+	if p.conn.Send(msg, tasks...) != nil {
+		_, err := p.expect("") // what it said before it ended
 		return err
 	}
-	sources, err := openSources(spec, rec, msg)
-	if err != nil {
-		return err
-	}
-	err = p.conn.Send(msg, append(append(adopted, sources...), tasks...)...)
-	closeAll(sources)
-	if len(adopted) > 0 {
-		adopted[0].Close() // the others are the caller's
-	}
-	if err != nil {
-		return p.died(err)
-	}
-	if msg.WaitHooks {
+	return nil
+}
+
+// await waits until the environment stands, and runs the hooks that come before.
+func (r *Runtime) await(ctx context.Context, p *Process, spec *specs.Spec) error {
+	if h := spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime) > 0 {
 		if _, err := p.expect("mounted"); err != nil {
 			return err
 		}
-		hooks := append(append([]specs.Hook{}, spec.Hooks.Prestart...), spec.Hooks.CreateRuntime...)
-		if err := runHooks(ctx, hooks, p.state(specs.StateCreating)); err != nil {
+		if err := runHooks(ctx, slices.Concat(h.Prestart, h.CreateRuntime), p.state(specs.StateCreating)); err != nil {
 			return err
 		}
 		if err := p.conn.Send(order{}); err != nil {

@@ -113,8 +113,8 @@ func cloneOfOther(path string, recursive bool) (*os.File, error) {
 	return r.f, r.err
 }
 
-// take keeps what openSources sent, the first of files, and returns the rest.
-func (p *initProcess) take(files []*os.File) []*os.File {
+// take keeps what openSources sent.
+func (p *initProcess) take(files []*os.File) {
 	if p.Root {
 		p.rootMount, files = files[0], files[1:]
 	}
@@ -122,7 +122,6 @@ func (p *initProcess) take(files []*os.File) []*os.File {
 	for _, i := range p.Sources {
 		p.sources[i], files = files[0], files[1:]
 	}
-	return files
 }
 
 // attachPoints are directories that every host has and every user may enter.

@@ -40,7 +40,8 @@ func Prestart() (*Spare, error) {
 		ours.Close()
 		return nil, fmt.Errorf("protect kist's binary: %w", err)
 	}
-	defer binary.Close()
+	// It stays open until the execve or the end of this process: letting go of its
+	// mount takes the kernel a millisecond, which the container need not wait for.
 	c := &initCommand{binary: binary, extra: []*os.File{theirs.File()}, argv: []string{Role, strconv.Itoa(firstExtraFd)}}
 	pid, err := c.start(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
 	if err != nil {

@@ -75,7 +75,9 @@ func (c *Conn) Receive(v any) ([]*os.File, error) {
 	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	for {
 		size, _, _, _, err := unix.Recvmsg(int(c.f.Fd()), nil, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
-		if errors.Is(err, unix.EINTR) {
+		// A peer that ended with data unread resets the connection. The kernel says
+		// so once; what the peer had sent can be read after that.
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ECONNRESET) {
 			continue
 		}
 		buf := make([]byte, max(size, 0))
@@ -83,7 +85,6 @@ func (c *Conn) Receive(v any) ([]*os.File, error) {
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		// A peer that was killed with data unread resets the connection.
 		if errors.Is(err, unix.ECONNRESET) || err == nil && n == 0 {
 			return nil, io.EOF
 		}

@@ -47,6 +47,25 @@ func TestMessagesArriveWholeWithTheirFiles(t *testing.T) {
 	}
 }
 
+// TestLastWords: an end with a message unread takes nothing from what it had said.
+func TestLastWords(t *testing.T) {
+	ours, theirs, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	if err := errors.Join(ours.Send("never read"), theirs.Send("why"), theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var got string
+	if _, err := ours.Receive(&got); got != "why" || err != nil {
+		t.Errorf("received %q, %v", got, err)
+	}
+	if _, err := ours.Receive(&got); !errors.Is(err, io.EOF) {
+		t.Errorf("then %v, want EOF", err)
+	}
+}
+
 func TestAMessageThatDoesNotParseKeepsNoFile(t *testing.T) {
 	ours, theirs, err := Pair()
 	if err != nil {
