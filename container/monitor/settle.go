@@ -74,6 +74,8 @@ func (m *monitor) resume(s *settled, files []*os.File) int {
 		log = noLog{}
 	}
 	m.hub = newHub(log)
+	// Beside a thousand others each page counts. An error leaves it as it is.
+	time.AfterFunc(time.Second, func() { sys.ForgetFiles() })
 	return m.supervise()
 }
 
