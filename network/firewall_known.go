@@ -1,7 +1,10 @@
 package network
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,19 +19,13 @@ import (
 
 // The kernel counts the changes of a namespace's nftables. While the number is the
 // one that kist's rules were last seen at, they are as they were: nobody need start
-// iptables-save to learn it.
-type knownRules struct {
-	Version    int     `json:"version"`
-	Namespace  string  `json:"namespace"`
-	Generation uint32  `json:"generation"`
-	Lines      present `json:"lines"`
-}
-
-// knownVersion is of files whose lines stand in their order.
-const knownVersion = 2
+// iptables-save to learn it. What is known is a text: a line with a version, the
+// generation and the namespace, then the rules as iptables-save prints them, each
+// after its handle in hexadecimal where that is known.
+const knownVersion = "3"
 
 func (m *Manager) knownFile(v6 bool) string {
-	return filepath.Join(m.roots.Run, program("iptables", v6)+".json")
+	return filepath.Join(m.roots.Run, program("iptables", v6)+".known")
 }
 
 // ours are the lines of kist's chains and of the jumps to them.
@@ -48,6 +45,8 @@ func (p present) ours() present {
 type ruleset struct {
 	present
 	v6 bool
+	// handles are the kernel's names of rules, where known, by the rules' keys.
+	handles map[string][]byte
 	// nft is nil where iptables uses the old tables, which nobody counts.
 	nft *nftables
 	// counted says that the rules are those of generation at in a namespace.
@@ -63,9 +62,12 @@ func (r *ruleset) close() {
 	}
 }
 
+// key names a rule among those of its family.
+func (r rule) key() string { return r.table + r.String() }
+
 // loadRules returns kist's rules as they are, to be closed.
 func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
-	r := &ruleset{v6: v6}
+	r := &ruleset{present: present{}, v6: v6, handles: map[string][]byte{}}
 	var err error
 	if r.nft, err = openNftables(); err == nil {
 		r.namespace, err = namespaceID()
@@ -73,10 +75,10 @@ func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
 	if err == nil {
 		r.at, err = r.nft.generation()
 	}
-	var known knownRules
-	if r.counted = err == nil; r.counted && state.ReadJSON(m.knownFile(v6), &known) == nil && known.Version == knownVersion && known.Generation == r.at && known.Namespace == r.namespace {
-		r.present = known.Lines
-		return r, nil
+	if r.counted = err == nil; r.counted {
+		if known, err := os.ReadFile(m.knownFile(v6)); err == nil && r.recall(string(known)) {
+			return r, nil
+		}
 	}
 	if r.present, err = savedRules(ctx, v6); err != nil {
 		r.close()
@@ -84,6 +86,33 @@ func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
 	}
 	m.remember(r)
 	return r, nil
+}
+
+// heading is the first line of the file of known rules.
+func (r *ruleset) heading() string {
+	return fmt.Sprintf("%s %d %s\n", knownVersion, r.at, r.namespace)
+}
+
+// recall reads known rules, and reports whether they are those of now.
+func (r *ruleset) recall(known string) bool {
+	known, ok := strings.CutPrefix(known, r.heading())
+	if !ok {
+		return false
+	}
+	table := ""
+	for line := range strings.Lines(known) {
+		line = strings.TrimSuffix(line, "\n")
+		switch handle, rule, _ := strings.Cut(line, " "); {
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+		case handle == "-A" || strings.HasPrefix(line, ":"):
+			r.present[table] = append(r.present[table], line)
+		default:
+			r.present[table] = append(r.present[table], rule)
+			r.handles[table+rule], _ = hex.DecodeString(handle)
+		}
+	}
+	return true
 }
 
 // remember keeps what the rules are, if the generation is still that one. What
@@ -97,7 +126,18 @@ func (m *Manager) remember(r *ruleset) {
 		os.Remove(m.knownFile(r.v6))
 		return
 	}
-	state.WriteVolatileJSON(m.knownFile(r.v6), knownRules{knownVersion, r.namespace, r.at, r.ours()})
+	var text bytes.Buffer
+	text.WriteString(r.heading())
+	for table, lines := range r.ours() {
+		text.WriteString("*" + table + "\n")
+		for _, line := range lines {
+			if handle := r.handles[table+line]; handle != nil {
+				line = hex.EncodeToString(handle) + " " + line
+			}
+			text.WriteString(line + "\n")
+		}
+	}
+	state.WriteVolatile(m.knownFile(r.v6), text.Bytes())
 }
 
 // change runs a script against the rules that were loaded.
@@ -105,21 +145,31 @@ func (m *Manager) change(ctx context.Context, r *ruleset, s script) error {
 	if len(s) == 0 {
 		return nil
 	}
-	if r.counted && r.nft.remove(r.present, r.at, s, r.v6) == nil {
-		r.at++
-	} else if err := s.run(ctx, r.v6); err != nil {
-		return err
-	} else {
+	err := r.apply(s)
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = s.run(ctx, r.v6)
 		r.at += uint32(len(s)) // each table is one change
+		r.forget(s)
 	}
-	if r.present == nil {
-		r.present = present{}
+	if err != nil {
+		return err
 	}
 	for table, lines := range s {
 		r.present.change(table, lines.String())
 	}
 	m.remember(r)
 	return nil
+}
+
+// forget drops the handles of rules that were made or removed without a word of them.
+func (r *ruleset) forget(s script) {
+	for table, lines := range s {
+		for line := range strings.Lines(lines.String()) {
+			if w := strings.Fields(line); len(w) > 2 {
+				delete(r.handles, rule{r.v6, table, w[1], w[2:]}.key())
+			}
+		}
+	}
 }
 
 // change applies what was done to one table.

@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -63,6 +65,76 @@ func TestRulesOfOthersStayWhenAPortsAreRemoved(t *testing.T) {
 		}
 	}
 	run(t, "iptables", "-t", "nat", "-F", chainDNAT)
+}
+
+// portRulesOfAllKinds are all in chains of table nat, which take any.
+func portRulesOfAllKinds(v6 bool) (list []rule) {
+	e := Endpoint{Address: "10.75.0.2/24", Address6: "fd75::2/64", Bridge: "br9", Trusted: []string{"eth9"}}
+	routed := e
+	routed.Mode, routed.Mode6 = modeRouted, modeRouted
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, host := range []string{"", "10.99.0.1", "fd99::1"} {
+			list = append(list, e.portRules(v6, PublishedPort{PortBinding{HostIP: host, HostPort: 8080, ContainerPort: 80, Proto: proto}})...)
+		}
+		list = append(list, routed.portRules(v6, PublishedPort{PortBinding{ContainerPort: 80, Proto: proto}})...)
+	}
+	for i := range list {
+		list[i].table = "nat"
+	}
+	return list
+}
+
+// natScript is a script of one word for each chain of ports or rule.
+func natScript(chains string, rules []rule) script {
+	s := script{}
+	if chains != "" {
+		for _, c := range []string{chainPorts, chainDNAT, chainMasq} {
+			s.add("nat", fmt.Sprintf(chains, c))
+		}
+	}
+	for _, r := range rules {
+		s.add("nat", r.String())
+	}
+	return s
+}
+
+func TestIptablesReadsPublishedPortsAsItsOwn(t *testing.T) {
+	m := newManager(t)
+	ctx := context.Background()
+	for _, v6 := range []bool{false, true} {
+		rules := portRulesOfAllKinds(v6)
+		if err := natScript(":%s - [0:0]", rules).run(ctx, v6); err != nil {
+			t.Fatal(err)
+		}
+		want, err := savedRules(ctx, v6)
+		if err := errors.Join(err, natScript(":%s - [0:0]", nil).run(ctx, v6)); err != nil { // flushes them
+			t.Fatal(err)
+		}
+		r, err := m.loadRules(ctx, v6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.close()
+		if !r.counted {
+			t.Skip("needs iptables on nftables")
+		}
+		if err := r.apply(natScript("", rules)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := savedRules(ctx, v6)
+		if !slices.Equal(got["nat"], want["nat"]) || err != nil {
+			t.Errorf("%v: got\n%s\nwant\n%s", err, strings.Join(got["nat"], "\n"), strings.Join(want["nat"], "\n"))
+		}
+		for _, r := range rules {
+			run(t, slices.Concat([]string{program("iptables", v6), "-t", "nat", "-D", r.chain}, r.spec)...)
+		}
+		if err := r.apply(natScript("", rules)); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a change after another's: %v", err)
+		}
+		if err := natScript("-X %s", nil).run(ctx, v6); err != nil {
+			t.Errorf("rules are left: %v", err)
+		}
+	}
 }
 
 func TestFirstStartsAtOnceMakeTheChainsOnce(t *testing.T) {

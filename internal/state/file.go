@@ -71,19 +71,24 @@ func WriteJSON(path string, v any) error {
 	return WriteFile(path, append(data, '\n'), 0o600)
 }
 
-// WriteVolatileJSON is WriteJSON for what need not outlive a reboot: after a kill
-// the file is complete or absent, but it is not synced, which saves a millisecond,
-// and many where others write to the disk. A power cut may leave an empty file.
+// WriteVolatileJSON is WriteJSON for what need not outlive a reboot. See WriteVolatile.
 func WriteVolatileJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	return WriteVolatile(path, append(data, '\n'))
+}
+
+// WriteVolatile is WriteFile for what need not outlive a reboot: after a kill the
+// file is complete or absent, but it is not synced, which saves a millisecond, and
+// many where others write to the disk. A power cut may leave an empty file.
+func WriteVolatile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(data, '\n'))
+	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
