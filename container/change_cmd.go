@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kist-containers/kist/image"
+	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -93,6 +94,8 @@ type CommitCmd struct {
 	Pause     bool     `short:"p" negatable:"" default:"true" help:"Pause the container meanwhile."`
 	Quiet     bool     `short:"q" help:"Say nothing but the ID; so it does anyway." hidden:""`
 	Iidfile   string   `help:"Write the image's ID to a file." placeholder:"FILE"`
+	Config    string   `help:"Read the image's configuration from a JSON file, as inspect shows it." placeholder:"FILE"`
+	Squash    bool     `short:"s" help:"Make one layer of what is new; so it does anyway." hidden:""`
 	Container string   `arg:"" help:"Container."`
 	Image     string   `arg:"" optional:"" help:"Name of the image."`
 }
@@ -188,6 +191,12 @@ func (c *CommitCmd) config(ct *Config, base *image.Image, layer image.Layer) (*v
 			p += "/tcp"
 		}
 		cfg.Config.ExposedPorts[p] = struct{}{}
+	}
+	if c.Config != "" {
+		cfg.Config = v1.Config{}
+		if err := state.ReadJSON(c.Config, &cfg.Config); err != nil {
+			return nil, fmt.Errorf("--config: %w", err)
+		}
 	}
 	return cfg, image.ApplyChanges(&cfg.Config, c.Change)
 }

@@ -1,11 +1,15 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/internal/sys"
@@ -20,28 +24,98 @@ type LogsCmd struct {
 	Tail       string `short:"n" default:"all" help:"Show so many of the last lines." placeholder:"N"`
 	Timestamps bool   `short:"t" help:"Show the time of each line."`
 	Details    bool   `help:"Show the attributes of each line."`
-	Container  string `arg:"" help:"Container."`
+	Names      bool   `help:"Begin each line with the container's name."`
+	Color      bool   `help:"Begin each line with the container's name, in a color of its own."`
+	latestFlag `embed:""`
+	Containers []string `arg:"" optional:"" name:"container" help:"Containers."`
 }
 
-// Run shows the log.
+// Run shows the log. Of several containers it shows one after the other, or with
+// -f all at once, each line with its container's name.
 func (c *LogsCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
-	ct, err := e.Lookup(c.Container)
+	names, err := e.choose(c.Containers, false, c.Latest, choice{}, nil)
 	if err != nil {
-		return fmt.Errorf("logs %s: %w", c.Container, err)
+		return fmt.Errorf("logs: %w", err)
 	}
 	o, err := c.options(time.Now())
 	if err != nil {
 		return fmt.Errorf("logs: %w", err)
 	}
-	o.Alive = func() bool { return e.loggedBy(ct.ID) }
-	var stderr io.Writer = out.Err
-	if ct.Tty {
-		stderr = out.Out
+	list := make([]*Config, len(names))
+	for i, name := range names {
+		if list[i], err = e.Lookup(name); err != nil {
+			return fmt.Errorf("logs %s: %w", name, err)
+		}
 	}
-	if err := monitor.ReadLogs(ctx, ct.logConfig(e), o, out.Out, stderr); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("logs %s: %w", c.Container, err)
+	var group errgroup.Group
+	if !c.Follow {
+		group.SetLimit(1)
 	}
-	return nil
+	var turn sync.Mutex
+	for i, ct := range list {
+		var stdout, stderr io.Writer = out.Out, out.Err
+		if ct.Tty {
+			stderr = stdout
+		}
+		end := func() {}
+		if c.Names || c.Color || len(list) > 1 {
+			a := &prefixed{w: stdout, turn: &turn, prefix: c.prefix(ct.Name, i)}
+			b := &prefixed{w: stderr, turn: &turn, prefix: a.prefix}
+			stdout, stderr, end = a, b, func() { a.end(); b.end() }
+		}
+		group.Go(func() error {
+			defer end()
+			o := o
+			o.Alive = func() bool { return e.loggedBy(ct.ID) }
+			if err := monitor.ReadLogs(ctx, ct.logConfig(e), o, stdout, stderr); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("logs %s: %w", ct.Name, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// prefix is what the lines of the i-th container begin with.
+func (c *LogsCmd) prefix(name string, i int) string {
+	if !c.Color {
+		return name + " "
+	}
+	const colors = 6 // from red on; see console_codes(4)
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m ", 31+i%colors, name)
+}
+
+// prefixed writes whole lines, each with a prefix, in turn with others.
+type prefixed struct {
+	w      io.Writer
+	turn   *sync.Mutex
+	prefix string
+	part   []byte // of a line that has no end yet
+}
+
+func (p *prefixed) Write(data []byte) (int, error) {
+	p.part = append(p.part, data...)
+	for {
+		i := bytes.IndexByte(p.part, '\n')
+		if i < 0 {
+			return len(data), nil
+		}
+		line := p.part[:i+1]
+		p.part = p.part[i+1:]
+		p.turn.Lock()
+		_, err := p.w.Write(append([]byte(p.prefix), line...))
+		p.turn.Unlock()
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// end completes a last line that has no end.
+func (p *prefixed) end() {
+	if len(p.part) > 0 {
+		p.Write([]byte("\n"))
+	}
 }
 
 // loggedBy reports whether a monitor may still write the log: it outlives the

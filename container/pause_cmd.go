@@ -154,5 +154,6 @@ func (c *PortCmd) show(e *Engine, out *ui.Output, ct *Config, prefix string) err
 
 // TopCmd is `kist top`.
 type TopCmd struct {
-	Argv []string `arg:"" name:"container" passthrough:"" help:"Container, then options of ps."`
+	latestFlag `embed:""`
+	Argv       []string `arg:"" optional:"" name:"container" passthrough:"" help:"Container, then options of ps."`
 }

@@ -15,6 +15,13 @@ import (
 // Run shows the container's processes as ps of the host sees them, as docker
 // does: the container's own ps, if it has one, is never run.
 func (c *TopCmd) Run(e *Engine, out *ui.Output) error {
+	if c.Latest {
+		names, err := e.latest()
+		if err != nil {
+			return fmt.Errorf("top: %w", err)
+		}
+		c.Argv = append(names, c.Argv...)
+	}
 	if len(c.Argv) == 0 {
 		return errors.New("top: a container is needed")
 	}

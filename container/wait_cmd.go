@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kist-containers/kist/container/monitor"
@@ -12,10 +13,11 @@ import (
 
 // WaitCmd is `kist wait`.
 type WaitCmd struct {
-	Condition  string `default:"stopped" enum:"stopped,exited,not-running,removed,removing,next-exit,created,configured,initialized,paused,stopping,running,healthy,unhealthy" help:"What to wait for: stopped, removed, next-exit, running, paused, created, healthy, unhealthy."`
-	Interval   string `hidden:""`
+	Condition  []string `default:"stopped" enum:"stopped,exited,not-running,removed,removing,next-exit,created,configured,initialized,paused,stopping,running,healthy,unhealthy" help:"What to wait for, any of: stopped, removed, next-exit, running, paused, created, healthy, unhealthy." placeholder:"CONDITION,…"`
+	Interval   string   `short:"i" hidden:"" help:"Changes are seen within 20 ms."`
+	FirstMatch bool     `name:"exit-first-match" help:"End with the first of the containers."`
 	latestFlag `embed:""`
-	Ignore     bool     `short:"i" help:"A container that is not there counts as ended with -1."`
+	Ignore     bool     `help:"A container that is not there counts as ended with -1."`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers to wait for."`
 }
 
@@ -25,33 +27,69 @@ func (c *WaitCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("wait: %w", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make([]chan ended, len(names))
+	first := make(chan ended, len(names))
+	for i, name := range names {
+		results[i] = make(chan ended, 1)
+		go func() {
+			r := c.wait(ctx, e, name)
+			results[i] <- r
+			first <- r
+		}()
+	}
+	if c.FirstMatch {
+		r := <-first
+		return r.tell(out)
+	}
 	var errs []error
-	for _, name := range names {
-		ct, err := e.Lookup(name)
-		if errors.Is(err, ErrNotFound) && c.Ignore {
-			out.Print(-1)
-			continue
+	for _, result := range results {
+		r := <-result
+		if err := r.tell(out); err != nil {
+			errs = append(errs, err)
 		}
-		var code int
-		if err == nil {
-			code, err = e.await(ctx, ct.ID, c.Condition)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("wait %s: %w", name, err))
-			continue
-		}
-		out.Print(code)
 	}
 	return together(out, errs)
 }
 
-// await waits for a condition and returns the exit code, 0 while it runs.
-func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
-	client, _ := monitor.Dial(e.runDir(id))
-	if client != nil && (condition == "stopped" || condition == "exited" || condition == "not-running" || condition == "removed") {
+// ended is what came of waiting for one container.
+type ended struct {
+	code int
+	err  error
+}
+
+func (r *ended) tell(out *ui.Output) error {
+	if r.err == nil {
+		out.Print(r.code)
+	}
+	return r.err
+}
+
+func (c *WaitCmd) wait(ctx context.Context, e *Engine, name string) (r ended) {
+	ct, err := e.Lookup(name)
+	if errors.Is(err, ErrNotFound) && c.Ignore {
+		return ended{code: -1}
+	}
+	if err == nil {
+		r.code, err = e.await(ctx, ct.ID, c.Condition)
+	}
+	if err != nil {
+		r.err = fmt.Errorf("wait %s: %w", name, err)
+	}
+	return r
+}
+
+// notRunning are the words for a container that has no process.
+var notRunning = [...]string{"stopped", "exited", "not-running", "stopping", "removing"}
+
+// await waits for one of the conditions and returns the exit code, 0 while it runs.
+func (e *Engine) await(ctx context.Context, id string, conditions []string) (int, error) {
+	ends := func(c string) bool { return c == "removed" || slices.Contains(notRunning[:3], c) }
+	if client, _ := monitor.Dial(e.runDir(id)); client != nil && !slices.ContainsFunc(conditions, func(c string) bool { return !ends(c) }) {
 		// The monitor knows best: it tells the code even of a container that is
 		// removed with its exit.
-		code, err := client.Run(ctx, condition == "removed")
+		code, err := client.Run(ctx, slices.Equal(conditions, []string{"removed"}))
 		client.Close()
 		if err == nil || ctx.Err() != nil {
 			return code, ctx.Err()
@@ -61,21 +99,15 @@ func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
 	for {
 		st := e.Status(id)
 		_, err := e.read(id)
-		switch gone := errors.Is(err, ErrNotFound); {
-		case gone && condition == "removed":
-			return st.ExitCode, nil
-		case gone:
-			return 0, ErrNotFound
-		case condition == "running" && st.Live(), condition == st.Health && st.Health != "", condition == StatusPaused && st.Word == StatusPaused:
-			return 0, nil
-		case (condition == "created" || condition == "configured" || condition == "initialized") && err == nil:
-			return 0, nil
-		case condition == "next-exit":
-			if ran = ran || st.Live(); ran && !st.Busy() {
+		gone := errors.Is(err, ErrNotFound)
+		ran = ran || st.Live()
+		for _, condition := range conditions {
+			if st.satisfies(condition, ran, gone) {
 				return st.ExitCode, nil
 			}
-		case (condition == "stopped" || condition == "exited" || condition == "not-running" || condition == "stopping" || condition == "removing") && !st.Busy():
-			return st.ExitCode, nil
+		}
+		if gone {
+			return 0, ErrNotFound
 		}
 		select {
 		case <-ctx.Done():
@@ -83,4 +115,25 @@ func (e *Engine) await(ctx context.Context, id, condition string) (int, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// satisfies reports whether a condition of wait holds. ran says that the container
+// was seen running, gone that it is no more.
+func (s Status) satisfies(condition string, ran, gone bool) bool {
+	switch condition {
+	case "removed":
+		return gone
+	case "next-exit":
+		return ran && !s.Busy()
+	case "running":
+		return s.Live()
+	case StatusPaused:
+		return s.Word == StatusPaused
+	case "created", "configured", "initialized":
+		return !gone
+	}
+	if slices.Contains(notRunning[:], condition) {
+		return !gone && !s.Busy()
+	}
+	return s.Health == condition
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -142,24 +143,36 @@ type ipamConfig struct {
 
 type member struct{ Name, EndpointID, MacAddress, IPv4Address, IPv6Address string }
 
-// Run prints the descriptions.
+// Run prints the descriptions of those that are there, as docker does.
 func (c *InspectCmd) Run(m *Manager, out *ui.Output) error {
+	var objects []any
+	var errs []error
+	for _, name := range c.Names {
+		o, err := m.Inspect(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network inspect: %w", err))
+			continue
+		}
+		objects = append(objects, o)
+	}
+	return errors.Join(append([]error{ui.Inspect(out.Out, c.Format, objects)}, errs...)...)
+}
+
+// Inspect is docker's description of a network, by its name or the beginning of
+// its ID.
+func (m *Manager) Inspect(name string) (any, error) {
 	list, err := m.listed()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var objects []any
-	for _, name := range c.Names {
-		i := slices.IndexFunc(list, func(n *Network) bool { return n.Name == name })
-		if i < 0 {
-			i = slices.IndexFunc(list, func(n *Network) bool { return n.ID != "" && strings.HasPrefix(n.ID, name) })
-		}
-		if i < 0 {
-			return ui.Hint(fmt.Errorf("network inspect: network %s: %w", name, ErrNotFound), "kist network ls")
-		}
-		objects = append(objects, m.inspect(list[i]))
+	i := slices.IndexFunc(list, func(n *Network) bool { return n.Name == name })
+	if i < 0 {
+		i = slices.IndexFunc(list, func(n *Network) bool { return n.ID != "" && strings.HasPrefix(n.ID, name) })
 	}
-	return ui.Inspect(out.Out, c.Format, objects)
+	if i < 0 {
+		return nil, ui.Hint(fmt.Errorf("network %s: %w", name, ErrNotFound), "kist network ls")
+	}
+	return m.inspect(list[i]), nil
 }
 
 func (m *Manager) inspect(n *Network) inspected {

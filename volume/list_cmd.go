@@ -119,14 +119,31 @@ func (c *InspectCmd) Run(_ context.Context, s *Store, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	objects := []any{}
+	var objects []any
 	for _, v := range list {
-		objects = append(objects, Inspect{
-			CreatedAt: v.Created.Format(time.RFC3339), Driver: v.Driver, Labels: v.Labels, Mountpoint: v.Path,
-			Name: v.Name, Options: v.Options, Scope: "local", Anonymous: v.Anonymous, UsedBy: uses[v.Name],
-		})
+		objects = append(objects, v.inspect(uses))
 	}
 	return errors.Join(append([]error{ui.Inspect(out.Out, c.Format, objects)}, errs...)...)
+}
+
+// Inspect is docker's description of a volume.
+func (s *Store) Inspect(name string) (any, error) {
+	v, err := s.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	uses, err := s.uses()
+	if err != nil {
+		return nil, err
+	}
+	return v.inspect(uses), nil
+}
+
+func (v *Volume) inspect(uses map[string][]string) Inspect {
+	return Inspect{
+		CreatedAt: v.Created.Format(time.RFC3339), Driver: v.Driver, Labels: v.Labels, Mountpoint: v.Path,
+		Name: v.Name, Options: v.Options, Scope: "local", Anonymous: v.Anonymous, UsedBy: uses[v.Name],
+	}
 }
 
 func (c *InspectCmd) pick(s *Store) (list []*Volume, errs []error, err error) {
