@@ -35,13 +35,23 @@ func (bridgeDriver) check(n *Network) error {
 	return n.checkBridgeOptions()
 }
 
-// find looks the link up.
+// find looks the link up. It asks by ioctl(2), which does not wait for others' links
+// that are being made, as netlink does. See netdevice(7).
 func (n *Network) find() bool {
-	link, err := netlink.LinkByName(n.Link)
-	if err != nil || link.Attrs().Flags&unix.IFF_UP == 0 {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
 		return false
 	}
-	n.index = link.Attrs().Index
+	defer unix.Close(s)
+	flags, err := unix.NewIfreq(n.Link)
+	if err != nil || unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, flags) != nil || flags.Uint16()&unix.IFF_UP == 0 {
+		return false
+	}
+	index, err := unix.NewIfreq(n.Link)
+	if err != nil || unix.IoctlIfreq(s, unix.SIOCGIFINDEX, index) != nil {
+		return false
+	}
+	n.index = int(index.Uint32())
 	return true
 }
 
@@ -127,7 +137,7 @@ func (n *Network) addGateway(bridge netlink.Link, address string) error {
 // chooseAgain takes another subnet if the host has come to use the one that was
 // chosen: by a VPN, or a network of another root.
 func (m *Manager) chooseAgain(n *Network) error {
-	if m.dropStale(n, ""); !n.Chosen && !n.Chosen6 || len(n.Leases) > 0 {
+	if m.dropStale(n); !n.Chosen && !n.Chosen6 || len(n.Leases) > 0 {
 		return nil
 	}
 	if _, err := netlink.LinkByName(n.Link); err == nil {

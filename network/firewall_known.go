@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -19,10 +18,11 @@ import (
 
 // The kernel counts the changes of a namespace's nftables. While the number is the
 // one that kist's rules were last seen at, they are as they were: nobody need start
-// iptables-save to learn it. What is known is a text: a line with a version, the
-// generation and the namespace, then the rules as iptables-save prints them, each
-// after its handle in hexadecimal where that is known.
-const knownVersion = "3"
+// iptables-save to learn it. What is known is a text that grows: a line with its
+// version and the namespace; the rules as iptables-save prints them, each after its
+// handle in hexadecimal where that is known, or after ! when it is removed; and after
+// all that is of a generation a line with its number.
+const knownVersion = "4"
 
 func (m *Manager) knownFile(v6 bool) string {
 	return filepath.Join(m.roots.Run, program("iptables", v6)+".known")
@@ -53,6 +53,8 @@ type ruleset struct {
 	counted   bool
 	at        uint32
 	namespace string
+	// grown is how many lines the file has, since when it was written anew.
+	grown int
 }
 
 // close ends what loadRules began.
@@ -84,30 +86,34 @@ func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
 		r.close()
 		return nil, err
 	}
-	m.remember(r)
+	m.remember(r, "")
 	return r, nil
 }
 
-// heading is the first line of the file of known rules.
-func (r *ruleset) heading() string {
-	return fmt.Sprintf("%s %d %s\n", knownVersion, r.at, r.namespace)
-}
+func (r *ruleset) heading() string { return knownVersion + " " + r.namespace + "\n" }
+func (r *ruleset) ending() string  { return fmt.Sprintf("=%d\n", r.at) }
 
 // recall reads known rules, and reports whether they are those of now.
 func (r *ruleset) recall(known string) bool {
 	known, ok := strings.CutPrefix(known, r.heading())
-	if !ok {
+	if !ok || !strings.HasSuffix(known, "\n"+r.ending()) {
 		return false
 	}
 	table := ""
 	for line := range strings.Lines(known) {
+		r.grown++
 		line = strings.TrimSuffix(line, "\n")
-		switch handle, rule, _ := strings.Cut(line, " "); {
-		case strings.HasPrefix(line, "*"):
+		switch line[0] {
+		case '*':
 			table = line[1:]
-		case handle == "-A" || strings.HasPrefix(line, ":"):
+		case '=':
+		case '!':
+			r.delete(table, line[1:])
+			delete(r.handles, table+line[1:])
+		case ':', '-':
 			r.present[table] = append(r.present[table], line)
 		default:
+			handle, rule, _ := strings.Cut(line, " ")
 			r.present[table] = append(r.present[table], rule)
 			r.handles[table+rule], _ = hex.DecodeString(handle)
 		}
@@ -115,29 +121,46 @@ func (r *ruleset) recall(known string) bool {
 	return true
 }
 
-// remember keeps what the rules are, if the generation is still that one. What
-// cannot be kept is looked at again.
-func (m *Manager) remember(r *ruleset) {
+// remember keeps what the rules are, if the generation is still that one: the changes,
+// or all of them. What cannot be kept is looked at again.
+func (m *Manager) remember(r *ruleset, changes string) {
 	if !r.counted {
 		return
 	}
+	file := m.knownFile(r.v6)
 	if now, err := r.nft.generation(); err != nil || now != r.at {
 		r.counted = false
-		os.Remove(m.knownFile(r.v6))
+		os.Remove(file)
 		return
 	}
-	var text bytes.Buffer
-	text.WriteString(r.heading())
+	if changes == "" || r.grown > 1000 {
+		state.WriteVolatile(file, []byte(r.heading()+r.text()+r.ending()))
+		return
+	}
+	if f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		f.WriteString(changes + r.ending())
+		f.Close()
+	}
+}
+
+// text is what is known of all rules.
+func (r *ruleset) text() string {
+	var text strings.Builder
 	for table, lines := range r.ours() {
 		text.WriteString("*" + table + "\n")
 		for _, line := range lines {
-			if handle := r.handles[table+line]; handle != nil {
-				line = hex.EncodeToString(handle) + " " + line
-			}
-			text.WriteString(line + "\n")
+			text.WriteString(r.known(table, line))
 		}
 	}
-	state.WriteVolatile(m.knownFile(r.v6), text.Bytes())
+	return text.String()
+}
+
+// known is a line after its handle, if that is known.
+func (r *ruleset) known(table, line string) string {
+	if handle := r.handles[table+line]; handle != nil {
+		line = hex.EncodeToString(handle) + " " + line
+	}
+	return line + "\n"
 }
 
 // change runs a script against the rules that were loaded.
@@ -145,8 +168,11 @@ func (m *Manager) change(ctx context.Context, r *ruleset, s script) error {
 	if len(s) == 0 {
 		return nil
 	}
+	changes := ""
 	err := r.apply(s)
-	if errors.Is(err, errors.ErrUnsupported) {
+	if err == nil {
+		changes = r.changes(s)
+	} else if errors.Is(err, errors.ErrUnsupported) {
 		err = s.run(ctx, r.v6)
 		r.at += uint32(len(s)) // each table is one change
 		r.forget(s)
@@ -157,8 +183,24 @@ func (m *Manager) change(ctx context.Context, r *ruleset, s script) error {
 	for table, lines := range s {
 		r.present.change(table, lines.String())
 	}
-	m.remember(r)
+	m.remember(r, changes)
 	return nil
+}
+
+// changes is a script that was applied, as it is remembered.
+func (r *ruleset) changes(s script) string {
+	var text strings.Builder
+	for table, lines := range s {
+		text.WriteString("*" + table + "\n")
+		for line := range strings.Lines(lines.String()) {
+			if rule, removed := strings.CutPrefix(line, "-D "); removed {
+				text.WriteString("!-A " + rule)
+			} else {
+				text.WriteString(r.known(table, strings.TrimSuffix(line, "\n")))
+			}
+		}
+	}
+	return text.String()
 }
 
 // forget drops the handles of rules that were made or removed without a word of them.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -13,31 +14,52 @@ import (
 )
 
 // lease gives the endpoint its addresses of the network: the wanted ones, or the
-// lowest free. A lease whose sandbox is not there is of before a reboot, or of a
-// command that was killed before it made anything. n is locked.
+// lowest free. n is locked.
 func (m *Manager) lease(n *Network, id string, e *Endpoint) error {
-	m.dropStale(n, id)
 	if n.Leases == nil {
 		n.Leases = map[string]string{}
 	}
+	maps.DeleteFunc(n.Leases, func(_, holder string) bool { return holder == id })
+	if n.stored() { // what stays is claimed from other hosts again and again
+		m.dropStale(n)
+	}
 	for _, f := range n.families() {
-		wanted, flag, address := e.Wish.IPv4, "--ip", &e.Address
+		wanted, address := e.Wish.IPv4, &e.Address
 		if f.v6 {
-			wanted, flag, address = e.Wish.IPv6, "--ip6", &e.Address6
+			wanted, address = e.Wish.IPv6, &e.Address6
 		}
-		addr, ok := n.lowestFree(f)
-		if wanted != "" {
-			var err error
-			if addr, err = n.wanted(f, wanted); err != nil {
-				return fmt.Errorf("%s %s: %w", flag, wanted, err)
-			}
-		} else if !ok {
-			return fmt.Errorf("network %s: no free address in %s", n.Name, *f.subnet)
+		addr, err := n.choose(f, wanted)
+		if err != nil {
+			m.dropStale(n)
+			addr, err = n.choose(f, wanted)
+		}
+		if err != nil {
+			return err
 		}
 		n.Leases[addr.String()] = id
 		*address = netip.PrefixFrom(addr, f.pool().Bits()).String()
 	}
 	return m.writeLeases(n)
+}
+
+// choose returns a free address, the wanted one unless that is "".
+func (n *Network) choose(f family, wanted string) (netip.Addr, error) {
+	if wanted != "" {
+		addr, err := n.wanted(f, wanted)
+		if err != nil {
+			flag := "--ip"
+			if f.v6 {
+				flag = "--ip6"
+			}
+			err = fmt.Errorf("%s %s: %w", flag, wanted, err)
+		}
+		return addr, err
+	}
+	addr, ok := n.lowestFree(f)
+	if !ok {
+		return addr, fmt.Errorf("network %s: no free address in %s", n.Name, *f.subnet)
+	}
+	return addr, nil
 }
 
 // wanted is the address of --ip or --ip6.
@@ -66,12 +88,13 @@ func (n *Network) reserved(a netip.Addr) bool {
 	return false
 }
 
-func (m *Manager) dropStale(n *Network, id string) {
-	for addr, holder := range n.Leases {
-		if _, err := os.Stat(m.sandboxFile(holder)); holder == id || errors.Is(err, os.ErrNotExist) {
-			delete(n.Leases, addr)
-		}
-	}
+// dropStale drops the leases whose sandbox is not there: of a command that was killed
+// before it made anything.
+func (m *Manager) dropStale(n *Network) {
+	maps.DeleteFunc(n.Leases, func(_, holder string) bool {
+		_, err := os.Stat(m.sandboxFile(holder))
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
 
 // lowestFree is the lowest address of the range that is neither the network's own,

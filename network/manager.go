@@ -270,23 +270,24 @@ func (m *Manager) join(ctx context.Context, s *Sandbox, e EndpointConfig, i int)
 			return nil, fmt.Errorf("network %s: %w", e.Network, err)
 		}
 	}
-	n, err := m.Network(e.Network)
+	name, err := m.resolve(e.Network)
 	if err != nil {
 		return nil, err
+	}
+	l, err := m.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
+	n, err := m.readNetwork(name)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", e.Network, err)
 	}
 	if n.ConfigOnly {
 		return nil, fmt.Errorf("network %s: it holds settings for others alone (--config-only)", n.Name)
 	}
 	if err := e.check(n); err != nil {
 		return nil, err
-	}
-	l, err := m.lock(ctx, n.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Unlock()
-	if n, err = m.readNetwork(n.Name); err != nil {
-		return nil, fmt.Errorf("network %s: %w", e.Network, err)
 	}
 	d, err := driverOf(n.Driver)
 	if err != nil {

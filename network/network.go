@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -169,6 +171,18 @@ func (m *Manager) Network(name string) (*Network, error) {
 	return nil, ui.Hint(fmt.Errorf("network %s: %w", name, ErrNotFound), "kist network ls")
 }
 
+// resolve is the name of a network; see Network.
+func (m *Manager) resolve(name string) (string, error) {
+	if state.ValidName(name) && unix.Access(m.networkFile(name), unix.F_OK) == nil {
+		return name, nil
+	}
+	n, err := m.Network(name)
+	if err != nil {
+		return "", err
+	}
+	return n.Name, nil
+}
+
 // Create makes a network of n's settings; empty ones are chosen. Its links are
 // made when a container first joins.
 func (m *Manager) Create(ctx context.Context, n *Network) error {
@@ -272,7 +286,7 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 	if err := m.dropStaleOutside(ctx, n); err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
-	m.dropStale(n, "")
+	m.dropStale(n)
 	for _, id := range n.Leases {
 		return ui.Hint(fmt.Errorf("network %s: %w by container %s", n.Name, ErrInUse, id[:min(12, len(id))]), "kist ps --filter network=%s", n.Name)
 	}
@@ -340,7 +354,7 @@ func (m *Manager) retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m.dropStale(n, ""); len(n.Leases) > 0 {
+	if m.dropStale(n); len(n.Leases) > 0 {
 		return nil
 	}
 	return bridgeDriver{}.remove(ctx, m, n)
