@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/container/runtime/runc"
 	"github.com/kist-containers/kist/container/system"
+	"github.com/kist-containers/kist/container/units"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/cli"
 	"github.com/kist-containers/kist/internal/reexec"
@@ -195,7 +197,7 @@ func cancellable(kctx *kong.Context) (context.Context, context.CancelFunc) {
 func commands() []ui.Command {
 	var all []ui.Command
 	for _, of := range []func() []ui.Command{
-		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, system.Commands, runc.Commands, cli.Commands,
+		container.Commands, image.Commands, build.Commands, network.Commands, volume.Commands, system.Commands, units.Commands, runc.Commands, cli.Commands,
 	} {
 		all = append(all, of()...)
 	}
@@ -213,6 +215,10 @@ func roles() []reexec.Role {
 	// Elsewhere the file may have that name too: there it is the command line.
 	if slices.Equal(os.Args[1:], []string{"hello"}) {
 		list = append(list, reexec.Role{Name: container.HelloRole, Main: container.HelloMain})
+	}
+	// systemd knows its generators by their paths.
+	if base := filepath.Base(os.Args[0]); base == units.SystemGenerator || base == units.UserGenerator {
+		list = append(list, reexec.Role{Name: os.Args[0], Main: units.GeneratorMain})
 	}
 	return slices.Concat(list, image.Roles(), runtime.Roles(), build.Roles())
 }

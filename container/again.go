@@ -16,6 +16,7 @@ import (
 func (e *Engine) again(c *Config) (*Config, source) {
 	n := *c
 	n.ID, n.ImageID, n.Lowers, n.Rootfs, n.PidFile, n.MonitorPidFile = "", "", nil, "", "", ""
+	n.CreateCommand = nil
 	if n.Hostname == shortID(c.ID) {
 		n.Hostname = ""
 	}

@@ -52,6 +52,8 @@ type Config struct {
 	Log            monitor.LogConfig     `json:"log"`
 	Runtime        string                `json:"runtime,omitempty"`
 	PidFile        string                `json:"pidFile,omitempty"`
+	// CreateCommand are the arguments of the kist run or create that made it.
+	CreateCommand []string `json:"createCommand,omitempty"`
 	// MonitorPidFile is where the monitor's number goes.
 	MonitorPidFile string `json:"monitorPidFile,omitempty"`
 

@@ -65,6 +65,7 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 		return nil, err
 	}
 	c.StdinOnce = stdinOnce && f.Interactive
+	c.noteOrigin(os.Args[1:])
 	platform, err := f.platform()
 	if err != nil {
 		return nil, err

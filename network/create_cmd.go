@@ -29,11 +29,16 @@ type CreateCmd struct {
 	ConfigFrom string   `help:"Take the settings of a network made by --config-only." placeholder:"NETWORK"`
 	Opt        []string `short:"o" sep:"none" help:"Option of the driver." placeholder:"KEY=VALUE"`
 	Label      []string `sep:"none" help:"Label of the network." placeholder:"KEY=VALUE"`
+	Ignore     bool     `help:"Do not mind that the network is there, whatever it is."`
 	Name       string   `arg:"" help:"Name of the network."`
 }
 
 // Run makes the network and prints its ID.
 func (c *CreateCmd) Run(ctx context.Context, m *Manager, out *ui.Output) error {
+	if n, err := m.readNetwork(c.Name); c.Ignore && err == nil {
+		out.Print(n.ID)
+		return nil
+	}
 	n, err := c.network()
 	if err == nil {
 		err = m.Create(ctx, n)

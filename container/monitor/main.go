@@ -148,7 +148,11 @@ func (m *monitor) supervise() int {
 	}
 	cancel()
 	m.finish()
-	return 0
+	if m.stopped.Load() {
+		return 0
+	}
+	// A service manager restarts what has failed.
+	return min(m.hub.exit, 255)
 }
 
 // fail tells the engine why nothing runs. The engine cleans up.

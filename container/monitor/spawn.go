@@ -49,13 +49,23 @@ func Spawn() (*Starter, error) {
 	pid, err := sys.Spawn("/proc/self/exe", []string{Role}, []*os.File{nil, nil, nil, theirs.File()}, syscall.ProcAttr{
 		Dir: "/",
 		Env: []string{"GOGC=off"}, // until the container runs: see monitor.main
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Sys: sessionAttr(),
 	})
 	if err != nil {
 		ours.Close()
 		return nil, err
 	}
 	return &Starter{ours, pid}, nil
+}
+
+// sessionAttr makes the monitor, where a service manager has started this command,
+// the manager's own child: systemd warns that of others it may not see the end.
+func sessionAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if os.Getenv("NOTIFY_SOCKET") != "" && os.Getpid() != 1 { // PID 1 has no parent
+		attr.Cloneflags = syscall.CLONE_PARENT
+	}
+	return attr
 }
 
 // Start hands the spec and the root file system, a detached mount, over and

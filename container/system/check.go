@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/image"
@@ -50,68 +47,6 @@ func (c *RestoreCmd) Run(ctx context.Context, e *container.Engine, out *ui.Outpu
 	}
 	if err != nil {
 		return fmt.Errorf("system restore: %w", err)
-	}
-	return nil
-}
-
-// InstallCmd is `kist system install`.
-type InstallCmd struct {
-	Print bool `help:"Print the unit and install nothing."`
-}
-
-const unitName = "kist-restore.service"
-
-const unit = `# Brings back, after a boot, the containers whose restart policy says so.
-[Unit]
-Description=Restore kist containers
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-KillMode=none
-ExecStart=%s --root %s --runroot %s system restore
-
-[Install]
-WantedBy=%s
-`
-
-// Run writes the unit and lets systemd know of it.
-func (c *InstallCmd) Run(e *container.Engine, out *ui.Output) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	dir, target, user := "/etc/systemd/system", "multi-user.target", []string(nil)
-	if e.Rootless {
-		config, err := os.UserConfigDir()
-		if err != nil {
-			return fmt.Errorf("system install: %w", err)
-		}
-		dir, target, user = filepath.Join(config, "systemd/user"), "default.target", []string{"--user"}
-	}
-	text := fmt.Sprintf(unit, self, e.Roots.Data, e.Roots.Run, target)
-	if c.Print {
-		out.Printf("%s", text)
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("system install: %w", err)
-	}
-	path := filepath.Join(dir, unitName)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("system install: %w", err)
-	}
-	out.Print(path)
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
-		out.Warn("systemd does not run here: enable %s where it does", unitName)
-		return nil
-	}
-	cmd := exec.Command("systemctl", append(user, "enable", unitName)...)
-	cmd.Stderr = out.Err
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("system install: systemctl enable %s: %w", unitName, err)
 	}
 	return nil
 }
