@@ -195,7 +195,8 @@ func (e *Engine) comesBack(c *Config) bool {
 		return true
 	case "unless-stopped", "on-failure":
 		// docker: on-failure comes back too when it ran as the machine went down.
-		return st.Word == StatusExited && st.FinishedAt.IsZero()
+		exit := e.facts(c.ID).Exit
+		return st.Word == StatusExited && (st.FinishedAt.IsZero() || exit != nil && exit.Shutdown)
 	}
 	return false
 }

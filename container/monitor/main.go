@@ -66,6 +66,8 @@ type monitor struct {
 	waiting   bool
 	// stopped says that a user stopped the container: it is not to come back.
 	stopped atomic.Bool
+	// shutdown says that it was the machine's end that stopped it.
+	shutdown atomic.Bool
 	// wanted says that the next run is to begin whatever the policy is.
 	wanted atomic.Bool
 	wake   chan struct{}
@@ -282,7 +284,7 @@ func (m *monitor) onTerminate() {
 	signal.Notify(c, unix.SIGTERM)
 	go func() {
 		<-c
-		m.stopped.Store(true)
+		m.shutdown.Store(!m.stopped.Swap(true))
 		m.signal(stopSignal(m.StopSignal))
 		time.Sleep(max(m.StopTimeout, time.Second))
 		m.init.Signal(unix.SIGKILL)
@@ -372,7 +374,7 @@ func (m *monitor) endRun(restart bool) error {
 // record writes how the run ended. Of a container that is to be removed anyway
 // only the attached client is told.
 func (m *monitor) record(e Exit) {
-	e.Version, e.StartedAt, e.Restarts = 1, m.began, m.restarts
+	e.Version, e.StartedAt, e.Restarts, e.Shutdown = 1, m.began, m.restarts, m.shutdown.Load()
 	if e.FinishedAt.IsZero() {
 		e.FinishedAt = time.Now().UTC()
 	}

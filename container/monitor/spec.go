@@ -168,4 +168,6 @@ type Exit struct {
 	OOMKilled  bool      `json:"oomKilled,omitempty"`
 	Error      string    `json:"error,omitempty"`
 	Restarts   int       `json:"restarts,omitempty"`
+	// Shutdown says that the machine's end was the reason, and no user.
+	Shutdown bool `json:"shutdown,omitempty"`
 }
