@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -94,21 +95,24 @@ func (m *Manager) readNetwork(name string) (*Network, error) {
 	return n, err
 }
 
-// leaseFile holds the leases of a network's own addresses. They end with the
-// sandboxes, so they are where those are recorded and need no sync. What others gave
-// has to be given back even after a reboot: that is in the network's file.
+// leaseFile holds the leases of a network's own addresses, a line with an address and
+// its holder for each. They end with the sandboxes, so they are where those are
+// recorded and need no sync. What others gave has to be given back even after a
+// reboot: that is in the network's file.
 func (m *Manager) leaseFile(name string) string {
 	return filepath.Join(m.roots.Run, "network", name, "leases")
 }
 
 func (m *Manager) readLeases(n *Network) error {
 	data, err := os.ReadFile(m.leaseFile(n.Name))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 { // empty: after a power cut
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	n.Leases = nil
-	if err == nil {
-		err = json.Unmarshal(data, &n.Leases)
+	n.Leases = make(map[string]string, bytes.Count(data, []byte("\n")))
+	for line := range strings.Lines(string(data)) {
+		if address, holder, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok {
+			n.Leases[address] = holder
+		}
 	}
 	return err
 }
@@ -121,7 +125,11 @@ func (m *Manager) writeLeases(n *Network) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	return state.WriteVolatileJSON(file, n.Leases)
+	var text bytes.Buffer
+	for address, holder := range n.Leases {
+		text.WriteString(address + " " + holder + "\n")
+	}
+	return state.WriteVolatile(file, text.Bytes())
 }
 
 // writeNetwork writes the settings, and the leases of outside networks.
