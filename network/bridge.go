@@ -171,6 +171,7 @@ func (m *Manager) chooseAgain(n *Network) error {
 // join makes a veth pair, one end up on the bridge, the other directly in the
 // sandbox. Like: ip link add veth… up master kist0 type veth peer name eth0 netns …
 func (bridgeDriver) join(_ context.Context, p plug) error {
+	p.e.noIPv6 = !p.n.IPv6
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	up := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	up.Flags, up.Change = unix.IFF_UP, unix.IFF_UP

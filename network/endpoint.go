@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -187,6 +188,11 @@ func (e *Endpoint) configure(h *netlink.Handle) error {
 	}
 	if err := e.addAddresses(h, link); err != nil {
 		return err
+	}
+	if e.noIPv6 {
+		// What a link says of an address of its own goes to every container of the
+		// network. A kernel without IPv6 refuses.
+		h.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE)
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", e.Link, err)

@@ -162,6 +162,8 @@ type Endpoint struct {
 	Mode6 string `json:"mode6,omitempty"`
 	// Binding is where ports without an address are published, "" for the usual.
 	Binding string `json:"binding,omitempty"`
+	// noIPv6 is a link without an address that nobody gave it, as docker's.
+	noIPv6 bool
 	// Trusted are links of the host that published ports are reached from directly.
 	Trusted []string `json:"trusted,omitempty"`
 }
