@@ -47,6 +47,7 @@ type Cmd struct {
 	Timestamp    string   `help:"Seconds since 1970 for all times of the image, like SOURCE_DATE_EPOCH." placeholder:"SECONDS"`
 	runFlags
 	podmanFlags
+	isolationFlags
 
 	ForceRm             bool   `hidden:""`
 	Rm                  bool   `hidden:"" default:"true" negatable:""`
@@ -247,7 +248,7 @@ func (c *Cmd) request(out *ui.Output) (_ *Request, err error) {
 		r.CacheTo = append(r.CacheTo, l)
 	}
 	c.Network = cmpOr(c.Net, c.Network)
-	return r, errors.Join(c.runFlags.apply(r), c.podmanFlags.apply(r))
+	return r, errors.Join(c.runFlags.apply(r), c.podmanFlags.apply(r), c.isolationFlags.apply(r))
 }
 
 // pairs reads KEY=VALUE flags; a key alone has the value "".

@@ -80,6 +80,22 @@ func (id *identity) user(user string, accounts [][]string) (string, error) {
 	return "", nil
 }
 
+// join adds groups of the image, by name or number.
+func (id *identity) join(root *os.File, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	groups, err := readAccounts(root, "/etc/group")
+	for _, name := range names {
+		gid, err := groupID(name, groups)
+		if err != nil {
+			return err
+		}
+		id.groups = append(id.groups, gid)
+	}
+	return err
+}
+
 func groupID(group string, groups [][]string) (int, error) {
 	if n, ok := number(group); ok {
 		return n, nil

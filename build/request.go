@@ -37,6 +37,7 @@ type Request struct {
 	// Network is default, none or host.
 	Network string
 	Hosts   []string
+	Isolation
 	// ShmSize is the size of /dev/shm in bytes, 0 for 64 MiB.
 	ShmSize   int64
 	Ulimits   []specs.POSIXRlimit

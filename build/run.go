@@ -29,6 +29,8 @@ type runStep struct {
 	network  string
 	insecure bool
 	mounts   []*runMount
+	// files are what kist shows in /etc.
+	files []string
 }
 
 // runCommand is RUN.
@@ -37,6 +39,7 @@ func (r *stageRun) runCommand(ctx context.Context, c *instructions.RunCommand) e
 		env: slices.Clone(r.scope.env), args: r.scope.visibleArgs(), cwd: r.workdir(),
 		account: r.config.Config.User, hostname: r.job.plan.args["BUILDKIT_SANDBOX_HOSTNAME"],
 	}
+	s.files = r.job.req.files()
 	if err := r.isolation(s, c); err != nil {
 		return err
 	}
@@ -48,6 +51,7 @@ func (r *stageRun) runCommand(ctx context.Context, c *instructions.RunCommand) e
 	if err := r.commandLine(s, c); err != nil {
 		return err
 	}
+	s.mounts = append(s.mounts, r.job.req.mounts()...)
 	for _, m := range instructions.GetMounts(c) {
 		mount, err := r.newMount(ctx, s, m)
 		if err != nil {
@@ -134,7 +138,8 @@ func (r *stageRun) runKey(ctx context.Context, s *runStep) (string, error) {
 		Hosts                []string
 		Shm                  int64
 		Mounts               []string
-	}{s.argv, s.env, s.args, s.cwd, s.account, s.hostname, s.network, s.insecure, req.Hosts, req.ShmSize, nil}
+		Isolation            Isolation `json:",omitzero"`
+	}{s.argv, s.env, s.args, s.cwd, s.account, s.hostname, s.network, s.insecure, req.Hosts, req.ShmSize, nil, req.Isolation}
 	for _, m := range s.mounts {
 		key, err := m.identity(ctx)
 		if err != nil {
@@ -181,7 +186,7 @@ func (r *stageRun) gids(s *runStep) []uint32 {
 // points are the mount points that the step needs: directories, or files.
 func (s *runStep) points() (dirs, files []string) {
 	dirs = []string{"proc", "sys", "dev"}
-	files = []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"}
+	files = slices.Clone(s.files)
 	for _, m := range s.mounts {
 		rel := strings.TrimPrefix(path.Clean(m.target), "/")
 		switch {

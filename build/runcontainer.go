@@ -26,6 +26,9 @@ func (r *stageRun) run(ctx context.Context, s *runStep, w *workspace) (err error
 	if s.user, err = lookup(w.view.Root, s.account, func(int) int { return 0 }); err != nil {
 		return err
 	}
+	if err := s.user.join(w.view.Root, r.job.req.Groups); err != nil {
+		return fmt.Errorf("--group-add: %w", err)
+	}
 	if err := r.makeCwd(s, w); err != nil {
 		return err
 	}

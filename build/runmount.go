@@ -20,6 +20,8 @@ type runMount struct {
 	kind   string
 	target string
 	isFile bool
+	// readOnly is of a volume; other mounts say it themselves.
+	readOnly bool
 	// key is the mount's part in the step's key, without what it reads.
 	key string
 	// src and id are where a bind mount or the first content of a cache comes
@@ -126,6 +128,11 @@ func (m *runMount) mount(c *runContainer, at string) ([]specs.Mount, error) {
 	switch m.kind {
 	case "absent":
 		return nil, nil
+	case "volume":
+		bind.Options = []string{"rbind", "rprivate"}
+		if m.readOnly {
+			bind.Options = append(bind.Options, "ro", "rro")
+		}
 	case "tmpfs":
 		options := []string{"nosuid", "nodev", "mode=1777"}
 		if m.SizeLimit > 0 {

@@ -61,7 +61,13 @@ func (c *runContainer) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string]string{"hosts": hosts, "hostname": c.spec.Hostname + "\n", "resolv.conf": string(resolv)}
+	files := map[string]string{"hosts": hosts, "hostname": cmpOr(c.spec.Hostname, hostname()) + "\n", "resolv.conf": c.job.req.resolv(string(resolv))}
+	if c.job.req.NoHosts {
+		delete(files, "hosts")
+	}
+	if c.job.req.NoHostname {
+		delete(files, "hostname")
+	}
 	for _, name := range sortedKeys(files) {
 		p := filepath.Join(c.w.dir, "etc", name)
 		if err := writePublic(p, []byte(files[name])); err != nil {
@@ -70,6 +76,12 @@ func (c *runContainer) connect(ctx context.Context) error {
 		c.spec.Mounts = append(c.spec.Mounts, specs.Mount{Destination: "/etc/" + name, Type: "bind", Source: p, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec"}})
 	}
 	return nil
+}
+
+// hostname is the host's own, which a step has that shares its UTS namespace.
+func hostname() string {
+	name, _ := os.Hostname()
+	return name
 }
 
 // writePublic writes a file that every user of a container may read.
@@ -83,7 +95,7 @@ func writePublic(path string, data []byte) error {
 // hosts is /etc/hosts with the names of --add-host.
 func (c *runContainer) hosts(gateway string) (string, error) {
 	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost " + c.spec.Hostname + "\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	b.WriteString("127.0.0.1\tlocalhost " + cmpOr(c.spec.Hostname, hostname()) + "\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, h := range c.job.req.Hosts {
 		name, addr, err := parseHost(h)
 		if err != nil {

@@ -258,7 +258,7 @@ func (m *specMaker) cdiNode(s *specs.Spec, n cdiNode) error {
 	if !validPermissions(n.Permissions) {
 		return fmt.Errorf("device node %s: permissions %q", n.Path, n.Permissions)
 	}
-	if err := m.addNode(s, n.HostPath, n.Path, n.Permissions); err != nil {
+	if err := addNode(s, n.HostPath, n.Path, n.Permissions, m.ownIDs()); err != nil {
 		return fmt.Errorf("device node %s: %w", n.HostPath, err)
 	}
 	if len(s.Linux.Devices) > 0 {

@@ -34,32 +34,32 @@ func statDevice(path string) (*specs.LinuxDevice, error) {
 	return d, nil
 }
 
-// addDevice gives a container one device, or all below a directory.
-func (m *specMaker) addDevice(s *specs.Spec, d Device) error {
+// AddDevice gives a container one device, or all below a directory. Where a user
+// namespace forbids making nodes the host's own are shown.
+func AddDevice(s *specs.Spec, d Device, show bool) error {
 	info, err := os.Stat(d.Host)
 	if err != nil {
 		return errors.Unwrap(err)
 	}
 	if !info.IsDir() {
-		return m.addNode(s, d.Host, d.Container, d.Permissions)
+		return addNode(s, d.Host, d.Container, d.Permissions, show)
 	}
 	return filepath.WalkDir(d.Host, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.Type()&fs.ModeDevice == 0 {
 			return err
 		}
-		return m.addNode(s, path, filepath.Join(d.Container, strings.TrimPrefix(path, d.Host)), d.Permissions)
+		return addNode(s, path, filepath.Join(d.Container, strings.TrimPrefix(path, d.Host)), d.Permissions, show)
 	})
 }
 
-// addNode gives a node under a path of the container. Where a user namespace
-// forbids making nodes the host's own is shown.
-func (m *specMaker) addNode(s *specs.Spec, host, inside, permissions string) error {
+// addNode gives a node under a path of the container.
+func addNode(s *specs.Spec, host, inside, permissions string, show bool) error {
 	node, err := statDevice(host)
 	if err != nil {
 		return err
 	}
 	node.Path = inside
-	if m.e.Rootless || len(m.c.Spaces.UIDs) > 0 {
+	if show {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: inside, Type: "bind", Source: host, Options: []string{"bind", "rprivate", "nosuid", "noexec"}})
 	} else {
 		s.Linux.Devices = append(s.Linux.Devices, *node)
@@ -146,3 +146,7 @@ func mayRaiseLimits() bool {
 	v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0)
 	return err == nil && v == 1 && os.Geteuid() == 0
 }
+
+// ownIDs says that the container is made in a user namespace, where nobody may
+// make device nodes.
+func (m *specMaker) ownIDs() bool { return m.e.Rootless || len(m.c.Spaces.UIDs) > 0 }

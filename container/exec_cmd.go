@@ -185,7 +185,7 @@ func (c *ExecCmd) process(e *Engine, ct *Config, argv []string) (*specs.Process,
 	}
 	seccomp := spec.Linux.Seccomp
 	if c.Privileged {
-		all := ownCapabilities()
+		all := runtime.OwnCapabilities()
 		proc.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 		seccomp = nil
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kist-containers/kist/container/runtime"
 )
 
 type securityFlags struct {
@@ -32,7 +34,7 @@ func (f *createFlags) security(c *Config) error {
 	s := &c.Security
 	s.Privileged, s.CapAdd, s.CapDrop, s.DeviceRules = f.Privileged, f.CapAdd, f.CapDrop, f.DeviceCgroupRule
 	for _, name := range append(slices.Clone(f.CapAdd), f.CapDrop...) {
-		if _, err := capability(name); err != nil {
+		if _, err := runtime.Capability(name); err != nil {
 			return err
 		}
 	}
@@ -66,7 +68,7 @@ func (f *createFlags) security(c *Config) error {
 			s.CDI = append(s.CDI, d)
 			continue
 		}
-		dev, err := parseDevice(d)
+		dev, err := ParseDevice(d)
 		if err != nil {
 			return err
 		}
@@ -178,7 +180,8 @@ func (s *Security) procOption(value string) error {
 	return nil
 }
 
-func parseDevice(s string) (Device, error) {
+// ParseDevice reads --device.
+func ParseDevice(s string) (Device, error) {
 	parts := strings.Split(s, ":")
 	d := Device{Host: parts[0], Container: parts[0], Permissions: "rwm"}
 	switch {

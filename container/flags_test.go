@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/runtime"
 )
 
 // words are cases of a parser: each good one with how its result prints, each
@@ -34,7 +36,7 @@ func TestParseFlags(t *testing.T) {
 	checkWords(t, "parseSignal", parseSignal,
 		map[string]unix.Signal{"TERM": 15, "SIGKILL": 9, "usr1": 10, "RTMIN+3": 37, "SIGRTMAX-1": 63, "64": 64},
 		map[string]string{"0": "no such", "65": "no such", "RTMIN+40": "no such", "": "no such", "TERMINATE": "no such", "-9": "no such"})
-	checkWords(t, "parseDevice", parseDevice,
+	checkWords(t, "ParseDevice", ParseDevice,
 		map[string]Device{"/dev/a": {"/dev/a", "/dev/a", "rwm"}, "/dev/a:r": {"/dev/a", "/dev/a", "r"}, "/dev/a:/b:wm": {"/dev/a", "/b", "wm"}},
 		map[string]string{"dev/a": "want HOST", "/dev/a:/b:x": "want HOST", "/dev/a:b": "want HOST", "/dev/a:/b:": "want HOST", "a:b:c:d": "want HOST"})
 	checkWords(t, "parseSecret", parseSecret,
@@ -47,7 +49,7 @@ func TestParseFlags(t *testing.T) {
 		},
 		map[string]string{"": "name first", "../k": "name first", "k,type=x": "mount or env", "k,mode=9": "want a number", "k,mode=1777": "0777",
 			"k,type=env,target=A=B": "variable", "k,type=env,uid=1": "type=mount", "k,uid=-1": "want a number", "k,x=1": "want type="})
-	checkWords(t, "capability", capability,
+	checkWords(t, "runtime.Capability", runtime.Capability,
 		map[string]string{"chown": "CAP_CHOWN", "CAP_sys_admin": "CAP_SYS_ADMIN", "all": "ALL"},
 		map[string]string{"CAP_CAP_CHOWN": "no such", "": "no such", "NET": "no such"})
 	checkWords(t, "findRuntime", findRuntime, map[string]string{"": "", "kist": ""}, map[string]string{"no/such": "no such program", "nosuchruntime": "no such program"})

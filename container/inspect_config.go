@@ -8,6 +8,7 @@ import (
 
 	"github.com/docker/go-units"
 
+	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/volume"
 )
 
@@ -70,7 +71,7 @@ func (c *Config) inspectHost() InspectHost {
 		h.StorageOpt = map[string]string{"size": units.BytesSize(float64(c.LayerSize))}
 	}
 	if !s.Privileged && !s.Unmasked {
-		h.MaskedPaths, h.ReadonlyPaths = maskedPaths[:], readonlyPaths[:]
+		h.MaskedPaths, h.ReadonlyPaths = runtime.MaskedPaths(), runtime.ReadonlyPaths()
 	}
 	c.Limits.inspect(&h)
 	s.inspect(&h)
@@ -80,7 +81,7 @@ func (c *Config) inspectHost() InspectHost {
 
 // inspect shows the limits, where docker derives one from another as docker does.
 func (l *Limits) inspect(h *InspectHost) {
-	h.ShmSize, h.Sysctls, h.CgroupParent = cmp.Or(l.ShmSize, defaultShm), l.Sysctls, l.CgroupParent
+	h.ShmSize, h.Sysctls, h.CgroupParent = cmp.Or(l.ShmSize, runtime.DefaultShm), l.Sysctls, l.CgroupParent
 	h.CpuShares, h.NanoCpus, h.CpuPeriod, h.CpuQuota = l.CPUShares, l.NanoCPUs, l.CPUPeriod, l.CPUQuota
 	h.CpuRealtimePeriod, h.CpuRealtimeRuntime, h.CpusetCpus, h.CpusetMems = l.CPURtPeriod, l.CPURtRuntime, l.CpusetCpus, l.CpusetMems
 	h.Memory, h.MemoryReservation, h.MemorySwap, h.MemorySwappiness = l.Memory, l.MemoryReservation, l.MemorySwap, l.MemorySwappiness

@@ -14,15 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
-)
-
-// maskedPaths and readonlyPaths are docker's.
-var (
-	maskedPaths = [...]string{
-		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
-	}
-	readonlyPaths = [...]string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	"github.com/kist-containers/kist/container/runtime"
 )
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -78,7 +70,7 @@ func (m *specMaker) process(s *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	caps, err := m.capabilities()
+	caps, err := c.Security.capabilities()
 	if err != nil {
 		return err
 	}
@@ -128,6 +120,13 @@ func (m *specMaker) environment(home string) []string {
 	return env
 }
 
+func (s *Security) capabilities() ([]string, error) {
+	if s.Privileged {
+		return runtime.OwnCapabilities(), nil
+	}
+	return runtime.Capabilities(s.CapAdd, s.CapDrop)
+}
+
 func (m *specMaker) apparmor() string {
 	if a := m.c.Security.AppArmor; a != "unconfined" {
 		return a
@@ -146,12 +145,12 @@ func (m *specMaker) paths(s *specs.Spec) error {
 			return ok || p == "ALL"
 		})
 	}
-	for _, p := range maskedPaths {
+	for _, p := range runtime.MaskedPaths() {
 		if hidden(p) {
 			s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, p)
 		}
 	}
-	for _, p := range readonlyPaths {
+	for _, p := range runtime.ReadonlyPaths() {
 		if hidden(p) {
 			s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, p)
 		}
@@ -169,7 +168,7 @@ func (m *specMaker) devices(s *specs.Spec) error {
 	// kist's own runtime begins with it anyway; another may not.
 	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Access: "rwm"})
 	for _, d := range sec.Devices {
-		if err := m.addDevice(s, d); err != nil {
+		if err := AddDevice(s, d, m.ownIDs()); err != nil {
 			return fmt.Errorf("--device %s: %w", d.Host, err)
 		}
 	}

@@ -1,0 +1,88 @@
+package runtime
+
+import (
+	"cmp"
+	"os"
+	"slices"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// MaskedPaths are what docker hides from a container.
+func MaskedPaths() []string {
+	return []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+}
+
+// ReadonlyPaths are what docker lets a container read only.
+func ReadonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+// DefaultShm is the size of /dev/shm in bytes.
+const DefaultShm = 64 << 20
+
+// DefaultMounts are docker's mounts of a container; the zero value is what one
+// has that asked for nothing else.
+type DefaultMounts struct {
+	// HostSys shows the host's /sys: a user namespace that shares the host's
+	// network cannot mount it anew. NoTTYGroup is for one without group 5.
+	HostSys, NoTTYGroup bool
+	// WritableSys and WritableCgroups let the container write there.
+	WritableSys, WritableCgroups bool
+	// Proc are further options of /proc.
+	Proc []string
+}
+
+// Mounts are /proc, /dev, /dev/pts, /sys and /sys/fs/cgroup.
+func (d DefaultMounts) Mounts() []specs.Mount {
+	pts := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	if !d.NoTTYGroup {
+		pts = append(pts, "gid=5")
+	}
+	sys := specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: unlessWritable(d.WritableSys)}
+	if d.HostSys {
+		sys.Type, sys.Source, sys.Options = "bind", "/sys", append([]string{"rbind", "rro"}, sys.Options...)
+	}
+	return []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: slices.Concat(unlessWritable(true), d.Proc)},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
+		sys,
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: unlessWritable(d.WritableCgroups)},
+	}
+}
+
+func unlessWritable(writable bool) []string {
+	o := []string{"nosuid", "noexec", "nodev"}
+	if !writable {
+		o = append(o, "ro")
+	}
+	return o
+}
+
+// MessageQueues and SharedMemory are the mounts that belong to an IPC namespace
+// of the container's own; size is in bytes, 0 for DefaultShm.
+func MessageQueues() specs.Mount {
+	return specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: unlessWritable(true)}
+}
+
+func SharedMemory(size int64) specs.Mount {
+	return specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+		Options: append(unlessWritable(true), "mode=1777", "size="+strconv.FormatInt(cmp.Or(size, DefaultShm), 10))}
+}
+
+// HostIPC are the mounts of a container that shares the host's IPC namespace,
+// as far as the host has them.
+func HostIPC() []specs.Mount {
+	var all []specs.Mount
+	for _, dir := range []string{"/dev/mqueue", "/dev/shm"} {
+		if _, err := os.Stat(dir); err == nil {
+			all = append(all, specs.Mount{Destination: dir, Type: "bind", Source: dir, Options: []string{"rbind", "rprivate"}})
+		}
+	}
+	return all
+}
