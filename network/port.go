@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -204,8 +205,22 @@ func (e *Endpoint) routed() bool {
 	return e != nil && (e.Address == "" || e.Mode == modeRouted) && (e.Address6 == "" || e.Mode6 == modeRouted) && (e.Mode == modeRouted || e.Mode6 == modeRouted)
 }
 
-// anyPort takes a free port out of the kernel's own range.
+// anyPort takes a port that the kernel gives to whoever wants any. One that another
+// container has claimed but does not listen on yet may be among them.
 func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
+	for range 16 {
+		p.HostPort = 0
+		port, err := tryBind(p)
+		if err != nil {
+			return p, err
+		}
+		if p.HostPort = port; port == 0 {
+			break
+		}
+		if err := m.claimPort(id, p); !errors.Is(err, errPortTaken) {
+			return p, err
+		}
+	}
 	low, high := 49153, 65535
 	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		fmt.Sscan(string(data), &low, &high)
@@ -231,7 +246,7 @@ func (m *Manager) claimPort(id string, p PublishedPort) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	if err := tryBind(p); err != nil {
+	if _, err := tryBind(p); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -279,26 +294,39 @@ func (p PublishedPort) network() string {
 	return p.Proto + "6"
 }
 
-// tryBind asks the kernel whether the port is free.
-func tryBind(p PublishedPort) error {
-	var c interface{ Close() error }
-	var err error
-	if p.Proto == "udp" {
-		c, err = net.ListenPacket(p.network(), net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
-	} else if p.Proto == "tcp" {
-		c, err = net.Listen(p.network(), net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
-	} else {
-		return nil
+// tryBind asks the kernel whether the port is free, or for any, and returns it: 0 for
+// a protocol that is not asked about.
+func tryBind(p PublishedPort) (uint16, error) {
+	var c io.Closer
+	var at net.Addr
+	switch p.Proto {
+	case "udp":
+		u, err := net.ListenPacket(p.network(), p.listenAddress())
+		if err != nil {
+			return 0, p.bindError(err)
+		}
+		c, at = u, u.LocalAddr()
+	case "tcp":
+		l, err := net.Listen(p.network(), p.listenAddress())
+		if err != nil {
+			return 0, p.bindError(err)
+		}
+		c, at = l, l.Addr()
+	default:
+		return 0, nil
 	}
+	port := netip.MustParseAddrPort(at.String()).Port()
+	return port, c.Close()
+}
+
+func (p PublishedPort) bindError(err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return errPortTaken
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("%s is not an address of this host", p.HostIP)
-	case err != nil:
-		return err
 	}
-	return c.Close()
+	return err
 }
 
 func (m *Manager) freePorts(ports []PublishedPort) {
