@@ -72,7 +72,7 @@ func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
 	r := &ruleset{present: present{}, v6: v6, handles: map[string][]byte{}}
 	var err error
 	if r.nft, err = openNftables(); err == nil {
-		r.namespace, err = namespaceID()
+		r.namespace, err = r.nft.namespaceID()
 	}
 	if err == nil {
 		r.at, err = r.nft.generation()
@@ -251,15 +251,20 @@ func (p present) delete(table, line string) {
 	}
 }
 
-// namespaceID tells which network namespace of which boot this is.
-func namespaceID() (string, error) {
+// namespaceID tells which network namespace of which boot the socket is in. The
+// kernel never uses a cookie again, since Linux 5.14, but may the number of a file.
+func (n *nftables) namespaceID() (string, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", err
+	}
+	id := strings.TrimSpace(string(boot))
+	if cookie, err := unix.GetsockoptUint64(n.h.Socket.GetFd(), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil {
+		return fmt.Sprintf("%d@%s", cookie, id), nil
 	}
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%d:%d@%s", ns.Dev, ns.Ino, strings.TrimSpace(string(boot))), nil
+	return fmt.Sprintf("%d:%d@%s", ns.Dev, ns.Ino, id), nil
 }
