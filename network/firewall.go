@@ -96,6 +96,7 @@ func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error 
 	}
 	defer func() { have.close() }()
 	if !have.complete(v6) {
+		m.noteTables(have)
 		ipt, err := openFirewall(v6)
 		if err == nil {
 			err = makeChains(ipt)
@@ -342,7 +343,11 @@ func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 			s.add(c[0], "-X "+c[1])
 		}
 	}
-	return m.change(ctx, have, s)
+	if err := m.change(ctx, have, s); err != nil {
+		return err
+	}
+	m.dropTables(have)
+	return nil
 }
 
 // forwarding lets the kernel route between the bridge and the rest.

@@ -53,6 +53,8 @@ type ruleset struct {
 	counted   bool
 	at        uint32
 	namespace string
+	// recalled says that they were not looked at, and are kist's alone.
+	recalled bool
 	// grown is how many lines the file has, since when it was written anew.
 	grown int
 }
@@ -79,6 +81,7 @@ func (m *Manager) loadRules(ctx context.Context, v6 bool) (*ruleset, error) {
 	}
 	if r.counted = err == nil; r.counted {
 		if known, err := os.ReadFile(m.knownFile(v6)); err == nil && r.recall(string(known)) {
+			r.recalled = true
 			return r, nil
 		}
 	}

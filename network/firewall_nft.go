@@ -47,10 +47,9 @@ func nftRequest(message int, v6 bool, flags int, attrs ...*nl.RtAttr) *nl.Netlin
 
 // ask returns the values of one attribute in the answers.
 func (n *nftables) ask(req *nl.NetlinkRequest, attribute uint16) (values [][]byte, err error) {
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: n.h}
-	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	replies, err := n.replies(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask nftables: %w", err)
+		return nil, err
 	}
 	for _, r := range replies {
 		list, err := attributes(r, attribute)
@@ -60,6 +59,15 @@ func (n *nftables) ask(req *nl.NetlinkRequest, attribute uint16) (values [][]byt
 		values = append(values, list...)
 	}
 	return values, nil
+}
+
+func (n *nftables) replies(req *nl.NetlinkRequest) ([][]byte, error) {
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: n.h}
+	replies, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return nil, fmt.Errorf("ask nftables: %w", err)
+	}
+	return replies, nil
 }
 
 // attributes are the values of one attribute in a message.
