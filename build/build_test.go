@@ -79,6 +79,7 @@ func TestErrorsNameTheLine(t *testing.T) {
 		{"FROM base\nEXPOSE 99999\n", `Dockerfile:2: EXPOSE 99999: port "99999" is not in 1-65535`, ""},
 		{"FROM base\nSTOPSIGNAL SIGNOPE\n", "Dockerfile:2: STOPSIGNAL SIGNOPE: no such signal", ""},
 		{"FROM base\nCOPY --chmod=999 file /a\n", "Dockerfile:2: --chmod=999: want octal digits up to 07777, or symbols such as u=rwX,go=rX", ""},
+		{"FROM base\nCOPY --link --chown=app file /a\n", "Dockerfile:2: --chown=app with --link: names mean nothing without the base", "give numbers: --chown=UID:GID"},
 		{"FROM base\nADD --checksum=sha256:00 file /a\n", "Dockerfile:2: ADD --checksum: wants exactly one source, a URL or a git repository", ""},
 		{"FROM --platform=windows/amd64 base\n", `Dockerfile:1: platform "windows/amd64": kist builds for linux`, ""},
 	} {

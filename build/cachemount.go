@@ -26,7 +26,12 @@ func (m *runMount) prepareCache(ctx context.Context, c *runContainer) error {
 	ns := c.job.plan.args["BUILDKIT_CACHE_MOUNT_NS"]
 	id := ns + "/" + cmpOr(m.CacheID, path.Clean(m.target))
 	// Hashed: the id is the Dockerfile's and never a file name.
-	base := digestOf("mount", id, m.From)[:32]
+	parts := []string{"mount", id, m.From}
+	// BuildKit: another beginning is another cache.
+	if m.src != nil || m.UID != nil || m.GID != nil || m.Mode != nil {
+		parts = append(parts, m.id, m.Source, ids(m.UID), ids(m.GID), ids(m.Mode))
+	}
+	base := digestOf(parts...)[:32]
 	lockName := func(name string) string { return c.job.b.dir("mount", name+".lock") }
 	name := base
 	take := func(l *state.Lock, err error) error {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 // copyCommand is COPY.
@@ -23,6 +25,9 @@ func (r *stageRun) copyCommand(ctx context.Context, c *instructions.CopyCommand)
 		if isURL(p) || isGit(p) {
 			return fmt.Errorf("COPY %s: COPY takes no URL; ADD does", p)
 		}
+	}
+	if err := numericOwner(c.Link, c.Chown); err != nil {
+		return err
 	}
 	cs.parents = c.Parents
 	var id string
@@ -52,6 +57,9 @@ func (r *stageRun) addCommand(ctx context.Context, c *instructions.AddCommand) e
 	}
 	if c.Checksum != "" && (len(c.SourcePaths) != 1 || !isURL(c.SourcePaths[0]) && !isGit(c.SourcePaths[0])) {
 		return errors.New("ADD --checksum: wants exactly one source, a URL or a git repository")
+	}
+	if err := numericOwner(c.Link, c.Chown); err != nil {
+		return err
 	}
 	cs.from = &r.job.ctx.source
 	st := &step{text: c.String(), history: cs.history(c.SourcesAndDest, c.Chown, c.Chmod), free: c.Link}
@@ -189,6 +197,9 @@ func (c *copyStep) inlines(contents []instructions.SourceContent) {
 
 func (c *copyStep) history(p instructions.SourcesAndDest, chown, mode string) string {
 	words := []string{c.verb}
+	if c.parents {
+		words = append(words, "--parents")
+	}
 	if chown != "" {
 		words = append(words, "--chown="+chown)
 	}
@@ -206,13 +217,9 @@ func (c *copyStep) history(p instructions.SourcesAndDest, chown, mode string) st
 func (r *stageRun) write(ctx context.Context, cs *copyStep, w *workspace) error {
 	var owner *identity
 	if cs.chown != "" {
-		// docker: a bare number is the group too.
-		id, err := lookup(w.view.Root, cs.chown, func(uid int) int { return uid })
+		id, err := ownerOf(w, cs.chown)
 		if err != nil {
 			return fmt.Errorf("--chown=%s: %w", cs.chown, err)
-		}
-		if allDigits(cs.chown) {
-			id.gid = id.uid
 		}
 		owner = &id
 	}
@@ -221,17 +228,40 @@ func (r *stageRun) write(ctx context.Context, cs *copyStep, w *workspace) error 
 	return cs.apply(ctx, t, owner)
 }
 
-// workdirStep is WORKDIR: the directory is made where it is missing.
+// numericOwner refuses names where no passwd is read: a layer of --link is the
+// same on every base.
+func numericOwner(link bool, chown string) error {
+	if link && strings.Trim(chown, "0123456789:") != "" {
+		return ui.Hint(fmt.Errorf("--chown=%s with --link: names mean nothing without the base", chown), "give numbers: --chown=UID:GID")
+	}
+	return nil
+}
+
+// ownerOf looks up who is to own files. docker: a bare number is the group too.
+func ownerOf(w *workspace, spec string) (identity, error) {
+	id, err := lookup(w.view.Root, spec, func(uid int) int { return uid })
+	if allDigits(spec) {
+		id.gid = id.uid
+	}
+	return id, err
+}
+
+// workdirStep is WORKDIR: the directory is made where it is missing, as USER's.
 func (r *stageRun) workdirStep(ctx context.Context, c *instructions.WorkdirCommand) error {
 	dir := r.abs(c.Path)
 	r.config.Config.WorkingDir = dir
+	user := r.config.Config.User
 	return r.step(ctx, &step{
 		text: "WORKDIR " + c.Path, history: "WORKDIR " + dir, optional: true,
-		what: func(context.Context) (string, error) { return digestOf("workdir", dir), nil },
+		what: func(context.Context) (string, error) { return digestOf("workdir", dir, user), nil },
 		do: func(ctx context.Context, w *workspace) error {
+			id, err := ownerOf(w, user)
+			if err != nil {
+				return fmt.Errorf("the owner: %w", err)
+			}
 			t := &tree{root: w.view.Root, epoch: r.job.req.Epoch}
 			defer t.forget()
-			return errors.Join(t.mkdirAll(dir, 0, 0), t.close())
+			return errors.Join(t.mkdirAll(dir, id.uid, id.gid), t.close())
 		},
 	})
 }

@@ -28,9 +28,10 @@ const maxAccounts = 4 << 20
 
 // lookup finds user[:group] in the root file system. A string of digits is a
 // number, never a name. Without a group, a user with an entry has its primary
-// one; bare is the group of a number without entry.
+// one; bare is the group of a number without entry. No user is number 0.
 func lookup(root *os.File, spec string, bare func(uid int) int) (identity, error) {
 	user, group, withGroup := strings.Cut(spec, ":")
+	user = cmpOr(user, "0")
 	var id identity
 	accounts, err := readAccounts(root, "/etc/passwd")
 	if err != nil {
@@ -73,7 +74,7 @@ func (id *identity) user(user string, accounts [][]string) (string, error) {
 			return a[0], nil
 		}
 	}
-	if !isNumber && user != "" && user != "root" {
+	if !isNumber && user != "root" {
 		return "", fmt.Errorf("user %s: not in the image's /etc/passwd", user)
 	}
 	id.uid = n

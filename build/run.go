@@ -66,7 +66,7 @@ func (r *stageRun) runCommand(ctx context.Context, c *instructions.RunCommand) e
 	}
 	st := &step{
 		text:    c.String(),
-		history: "RUN " + argPrefix(s.args) + strings.Join(s.argv, " "),
+		history: "RUN " + argPrefix(r.scope.stageArgs()) + strings.Join(s.argv, " "),
 		what:    func(ctx context.Context) (string, error) { return r.runKey(ctx, s) },
 		do:      func(ctx context.Context, w *workspace) error { return r.run(ctx, s, w) },
 		points:  s.points,

@@ -23,12 +23,29 @@ type variable struct{ Name, Value string }
 type scope struct {
 	env  []string // the image's environment, NAME=value, in order
 	args []variable
-	// declared are all names of ARG, also those without a value.
+	// declared are all names of ARG, also those without a value; names those of
+	// the stage and its parents, in order.
 	declared map[string]bool
+	names    []string
 }
 
 func newScope(env []string) *scope {
 	return &scope{env: slices.Clone(env), declared: map[string]bool{}}
+}
+
+// inherit is what a stage starts with that is built on this one's: its ARGs too.
+func (s *scope) inherit() *scope {
+	return &scope{env: slices.Clone(s.env), args: slices.Clone(s.args), declared: maps.Clone(s.declared), names: slices.Clone(s.names)}
+}
+
+// stageArgs are the ARGs so far as the history of a RUN has them.
+func (s *scope) stageArgs() []variable {
+	all := make([]variable, len(s.names))
+	for i, name := range s.names {
+		value, _ := s.Get(name)
+		all[i] = variable{name, value}
+	}
+	return all
 }
 
 // Get is shell.EnvGetter.
@@ -98,6 +115,9 @@ func (s *scope) visibleArgs() []variable {
 func (s *scope) declare(c *instructions.ArgCommand, given map[string]string, global func(string) (string, bool)) {
 	for _, a := range c.Args {
 		s.declared[a.Key] = true
+		if !slices.Contains(s.names, a.Key) {
+			s.names = append(s.names, a.Key)
+		}
 		value, ok := given[a.Key]
 		if !ok && a.Value != nil {
 			value, ok = *a.Value, true

@@ -44,7 +44,7 @@ func (s *stageState) clone() *stageState {
 	c := *s
 	c.layers = slices.Clone(s.layers)
 	c.config = *s.config.DeepCopy()
-	c.scope = newScope(s.scope.env)
+	c.scope = s.scope.inherit()
 	c.cmdSet = false
 	return &c
 }
@@ -175,7 +175,7 @@ func (r *stageRun) configure(c instructions.Command) (bool, error) {
 		text += fmt.Sprintf(" [%s]", strings.Join(c.Shell, " "))
 	case *instructions.OnbuildCommand:
 		cfg.OnBuild = append(slices.Clone(cfg.OnBuild), c.Expression)
-		text += " " + c.Expression
+		return true, nil
 	default:
 		return r.configureProcess(c)
 	}
@@ -202,8 +202,8 @@ func (r *stageRun) configureProcess(c instructions.Command) (bool, error) {
 		h := c.Health
 		cfg.Healthcheck = &v1.HealthConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
 		r.startInterval = h.StartInterval
-		text := "HEALTHCHECK " + quoted(h.Test)
-		r.history(text, false)
+		r.history(fmt.Sprintf("HEALTHCHECK {Test:%v Interval:%v Timeout:%v StartPeriod:%v StartInterval:%v Retries:%d}",
+			h.Test, h.Interval, h.Timeout, h.StartPeriod, h.StartInterval, h.Retries), false)
 	default:
 		return false, nil
 	}
@@ -249,18 +249,20 @@ func (r *stageRun) expose(c *instructions.ExposeCommand) error {
 	if ports == nil {
 		ports = map[string]struct{}{}
 	}
+	var all []string
 	for _, w := range words {
 		list, err := parseExpose(w)
 		if err != nil {
 			return err
 		}
-		for _, p := range list {
-			ports[p] = struct{}{}
-		}
+		all = append(all, list...)
 		r.lintExpose(c, w)
 	}
+	for _, p := range all {
+		ports[p] = struct{}{}
+	}
 	r.config.Config.ExposedPorts = ports
-	r.history("EXPOSE ["+strings.Join(words, " ")+"]", false)
+	r.history("EXPOSE ["+strings.Join(all, " ")+"]", false)
 	return nil
 }
 

@@ -21,7 +21,8 @@ type step struct {
 	// from. quick is one that is known without reading files, "" for none.
 	what  func(ctx context.Context) (string, error)
 	quick string
-	// free says that the layer does not depend on what is below (--link).
+	// free says that the layer does not depend on what is below, which the step
+	// does not see (--link).
 	free bool
 	// optional makes no layer when nothing was written.
 	optional bool
@@ -202,6 +203,9 @@ func (r *stageRun) do(ctx context.Context, key string, st *step, l *line) (*Reco
 // workView is the view that a step writes to.
 func (r *stageRun) workView(st *step, dir string) (*view, error) {
 	below := r.layers
+	if st.free {
+		below = nil
+	}
 	if st.points != nil {
 		points := filepath.Join(dir, "points")
 		if err := os.Mkdir(points, 0o755); err != nil {
