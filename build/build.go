@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,7 @@ import (
 // Build builds what req asks for and stores it. show may be nil. An error about
 // the Dockerfile wraps *SourceError, a command that failed *ExitError.
 func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Result, err error) {
+	began := time.Now()
 	pin, err := b.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -82,7 +84,7 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 		res.Fresh = res.Fresh || j.fresh.Load()
 	}
 	res.Unused = all[0].plan.unused()
-	if err := b.result(ctx, req, res); err != nil {
+	if err := b.result(ctx, req, res, all, began); err != nil {
 		return res, err
 	}
 	return res, b.exportCache(ctx, req.CacheTo, all)

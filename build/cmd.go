@@ -56,7 +56,7 @@ type Cmd struct {
 	Isolation           string `hidden:"" enum:",default,oci" default:""`
 	Builder             string `hidden:""`
 
-	Provenance string   `hidden:""`
+	Provenance string   `help:"Attest how the image was made: true, mode=min, or mode=max to tell arguments and steps too." placeholder:"MODE"`
 	Sbom       string   `hidden:""`
 	Attest     []string `hidden:"" sep:"none"`
 
@@ -78,7 +78,7 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if c.Call != callBuild {
 		return c.call(ctx, b, req, out)
 	}
-	if err := c.noAttestations(); err != nil {
+	if err := c.attestations(req); err != nil {
 		return err
 	}
 	limit, err := size("--cache-limit", c.CacheLimit)

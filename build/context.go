@@ -18,7 +18,9 @@ type buildContext struct {
 	source
 	dockerfile []byte
 	// name is what messages call the Dockerfile.
-	name    string
+	name string
+	// origin is where a context came from that is no directory of this machine's.
+	origin  material
 	cleanup []func()
 }
 

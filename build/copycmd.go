@@ -124,6 +124,7 @@ func (r *stageRun) addGit(ctx context.Context, cs *copyStep, c *instructions.Add
 	if c.Checksum != "" && !strings.HasPrefix(commit, c.Checksum) {
 		return remove, fmt.Errorf("ADD %s: the commit is %s, not %s", where, commit, c.Checksum)
 	}
+	r.job.extra.read(redacted(where), "sha1", commit)
 	root, err := os.Open(dir)
 	if err != nil {
 		return remove, err
@@ -148,6 +149,7 @@ func (r *stageRun) addURL(ctx context.Context, cs *copyStep, c *instructions.Add
 	if c.Checksum != "" && c.Checksum != "sha256:"+f.SHA256 {
 		return nil, fmt.Errorf("ADD %s: its digest is sha256:%s, not %s", where, f.SHA256, c.Checksum)
 	}
+	r.job.extra.read(redacted(where), "sha256", f.SHA256)
 	root, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/kist-containers/kist/image"
-	"github.com/kist-containers/kist/internal/ui"
 )
 
 // podmanFlags are flags of `podman build` that docker has not.
@@ -88,24 +87,4 @@ func argFile(args map[string]string, file string) error {
 		}
 	}
 	return lines.Err()
-}
-
-// noAttestations refuses --provenance, --sbom and --attest unless they say that
-// none is wanted.
-func (c *Cmd) noAttestations() error {
-	wanted := ""
-	for _, f := range []struct{ flag, value string }{{"--provenance", c.Provenance}, {"--sbom", c.Sbom}} {
-		if f.value != "" && f.value != "false" {
-			wanted = f.flag + " " + f.value
-		}
-	}
-	for _, a := range c.Attest {
-		if !strings.Contains(a, "disabled=true") {
-			wanted = "--attest " + a
-		}
-	}
-	if wanted == "" {
-		return nil
-	}
-	return ui.Hint(fmt.Errorf("%s: kist writes no attestations about its builds", wanted), "--provenance=false --sbom=false")
 }

@@ -65,9 +65,10 @@ func (b *Builder) index(ctx context.Context, req *Request, res *Result) error {
 	var all []v1.Descriptor
 	for i := range res.Images {
 		m := res.Images[i].manifest
-		m.Platform = &res.Images[i].Platform
+		m.Platform, m.Annotations = &res.Images[i].Platform, nil
 		all = append(all, m)
 	}
+	all = append(all, res.attestations...)
 	d, err := b.store.AddIndex(ctx, all, req.Tags)
 	res.ID, res.Digest, res.Names = d.Digest.String(), d.Digest.String(), slices.Clone(req.Tags)
 	return err

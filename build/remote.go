@@ -136,6 +136,7 @@ func (b *Builder) urlContext(ctx context.Context, c *buildContext, rawURL string
 		return err
 	}
 	defer file.Close()
+	c.origin = material{redacted(rawURL), map[string]string{"sha256": f.SHA256}}
 	return b.streamContext(c, file, rawURL)
 }
 
@@ -218,9 +219,11 @@ func (b *Builder) gitContext(ctx context.Context, c *buildContext, where string,
 		return err
 	}
 	c.cleanup = append(c.cleanup, remove)
-	if _, err := g.clone(ctx, dir, keepGitDir); err != nil {
+	commit, err := g.clone(ctx, dir, keepGitDir)
+	if err != nil {
 		return err
 	}
+	c.origin = material{redacted(where), map[string]string{"sha1": commit}}
 	if c.root, err = os.Open(dir); err != nil || g.dir == "" {
 		return err
 	}

@@ -58,6 +58,9 @@ type Request struct {
 	CacheTTL time.Duration
 	// OmitHistory leaves the history out of the image.
 	OmitHistory bool
+	// Provenance is min or max to attest how the image was made, "" for no
+	// attestation; BuilderID names who made it.
+	Provenance, BuilderID string
 	// Tags are the names of the result.
 	Tags []string
 	// CacheFrom and CacheTo are where steps come from and go to besides the cache.
@@ -66,6 +69,11 @@ type Request struct {
 
 // multi says that an index is wanted also of one platform.
 func (r *Request) multi() bool { return isTrue(r.Args["BUILDKIT_MULTI_PLATFORM"]) }
+
+// indexed says that the result is an index of images.
+func (r *Request) indexed(res *Result) bool {
+	return len(res.Images) > 1 || r.multi() || r.Provenance != ""
+}
 
 // A Secret is a file or a variable that steps may see and no layer holds.
 type Secret struct{ File, Env string }
@@ -83,6 +91,8 @@ type Result struct {
 	Fresh bool
 	// Unused are the build arguments that no ARG names.
 	Unused []string
+
+	attestations []v1.Descriptor
 }
 
 // Built is the image of one platform.

@@ -86,7 +86,7 @@ func marshalConfig(cfg *v1.ConfigFile, startInterval time.Duration) ([]byte, err
 }
 
 // result stores the images and names them.
-func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
+func (b *Builder) result(ctx context.Context, req *Request, res *Result, all []*job, began time.Time) error {
 	for i := range res.Images {
 		built := &res.Images[i]
 		blobs := make([]v1.Descriptor, len(built.layers))
@@ -94,7 +94,7 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 			blobs[n] = l.Blob
 		}
 		names := req.Tags
-		if len(res.Images) > 1 || req.multi() {
+		if req.indexed(res) {
 			names = nil
 		}
 		img, err := b.store.AddAnnotatedImage(ctx, built.config, blobs, req.Annotations, names)
@@ -104,7 +104,10 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result) error {
 		built.ID, built.Digest, built.manifest = img.ID, img.Digest, img.Manifest
 		res.ID, res.Digest, res.Names = img.ID, img.Digest, img.Names
 	}
-	if len(res.Images) > 1 || req.multi() {
+	if err := b.attestAll(req, res, all, began); err != nil {
+		return err
+	}
+	if req.indexed(res) {
 		return b.index(ctx, req, res)
 	}
 	return nil

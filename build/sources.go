@@ -23,6 +23,8 @@ type sources struct {
 	images map[string]*stageFuture
 	views  map[string]*view
 	named  map[string]*source
+	// materials are what the build read, for its provenance.
+	materials []material
 	// close undoes what was opened, in the order of opening.
 	closers []func()
 }
@@ -79,6 +81,9 @@ func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState,
 		return nil, err
 	}
 	l.end(nil)
+	if h, err := v1.NewHash(img.Digest); err == nil {
+		j.extra.read(packageURL(ref, p), h.Algorithm, h.Hex)
+	}
 	return j.startFrom(img, p)
 }
 

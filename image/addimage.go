@@ -114,7 +114,9 @@ func (s *Store) LayerDescriptors(img *Image) ([]v1.Descriptor, error) {
 func (s *Store) AddIndex(ctx context.Context, manifests []v1.Descriptor, names []string) (v1.Descriptor, error) {
 	im := &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	for _, m := range manifests {
-		im.Manifests = append(im.Manifests, bareWithPlatform(m))
+		entry := bareWithPlatform(m)
+		entry.Annotations = m.Annotations
+		im.Manifests = append(im.Manifests, entry)
 	}
 	if len(names) == 0 {
 		return v1.Descriptor{}, errors.New("an index wants a name")
@@ -127,4 +129,36 @@ func (s *Store) AddIndex(ctx context.Context, manifests []v1.Descriptor, names [
 		}
 	}
 	return d, nil
+}
+
+// AddAttestation stores an in-toto statement about the manifest subject and
+// returns its entry of the index that is to hold both, as BuildKit's are. See
+// github.com/moby/buildkit, docs/attestations/attestation-storage.md.
+func (s *Store) AddAttestation(statement []byte, predicate string, subject v1.Hash) (v1.Descriptor, error) {
+	if err := s.prepare(); err != nil {
+		return v1.Descriptor{}, err
+	}
+	layer, err := s.writeBlob(statement, "application/vnd.in-toto+json")
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	layer.Annotations = map[string]string{"in-toto.io/predicate-type": predicate}
+	unknown := v1.Platform{OS: "unknown", Architecture: "unknown"}
+	cfg := v1.ConfigFile{OS: unknown.OS, Architecture: unknown.Architecture, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}}}
+	raw, err := json.Marshal(cfg)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	config, err := s.writeBlob(raw, types.OCIConfigJSON)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	raw, err = json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: config, Layers: []v1.Descriptor{layer}})
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	d, err := s.writeBlob(raw, types.OCIManifestSchema1)
+	d.Platform = &unknown
+	d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": subject.String()}
+	return d, err
 }
