@@ -134,16 +134,25 @@ func (b *Builder) runDir(ctx context.Context) (string, func(), error) {
 	if err := b.bury(ctx, top); err != nil {
 		return "", nil, err
 	}
-	dir := filepath.Join(top, strings.ToLower(rand.Text()[:12]))
-	lock, err := state.TryLock(dir + ".lock")
-	if err != nil {
-		return "", nil, err
+	for {
+		dir := filepath.Join(top, strings.ToLower(rand.Text()[:12]))
+		lock, err := state.TryLock(dir + ".lock")
+		if err == nil && !lock.Current(dir+".lock") {
+			lock.Unlock()
+			err = state.ErrLocked
+		}
+		if errors.Is(err, state.ErrLocked) {
+			continue // another build took the new lock for a dead one's
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			lock.Unlock()
+			return "", nil, err
+		}
+		return dir, func() { os.RemoveAll(dir); os.Remove(dir + ".lock"); lock.Unlock() }, nil
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		lock.Unlock()
-		return "", nil, err
-	}
-	return dir, func() { os.RemoveAll(dir); os.Remove(dir + ".lock"); lock.Unlock() }, nil
 }
 
 func (j *job) closeNetworks(ctx context.Context) (err error) {

@@ -131,6 +131,14 @@ func (b *Builder) endScratch(ctx context.Context) error {
 
 // bury ends what killed builds left in top, except what a living one has.
 func (b *Builder) bury(ctx context.Context, top string) error {
+	return b.killed(top, func(dir string) error {
+		b.clear(ctx, dir) // what is left then is the next build's to remove
+		return nil
+	})
+}
+
+// killed calls do for each directory in top whose build is gone, with its lock.
+func (b *Builder) killed(top string, do func(dir string) error) error {
 	entries, err := os.ReadDir(top)
 	if err != nil {
 		return err
@@ -141,10 +149,34 @@ func (b *Builder) bury(ctx context.Context, top string) error {
 		if err != nil {
 			continue
 		}
-		b.clear(ctx, dir) // what is left then is the next build's to remove
+		err = do(dir)
 		lock.Unlock()
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// Check returns a line for each killed build that left containers or networks.
+// repair ends and removes them, and scratch space that no build uses.
+func (b *Builder) Check(ctx context.Context, repair bool) (found []string, err error) {
+	err = b.killed(filepath.Join(b.roots.Run, "build"), func(dir string) error {
+		if _, err := os.Stat(dir); err == nil {
+			found = append(found, "build "+filepath.Base(dir)+" was killed: what its steps made is still there")
+		}
+		if !repair {
+			return nil
+		}
+		return b.clear(ctx, dir)
+	})
+	if repair {
+		b.sweepTemp()
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return found, err
 }
 
 // clear ends the containers that a killed build recorded in dir, and their
@@ -153,7 +185,10 @@ func (b *Builder) clear(ctx context.Context, dir string) error {
 	rt := &runtime.Runtime{Root: dir, Systemd: b.o.Systemd, Rootless: b.o.Rootless}
 	ids, err := rt.List()
 	for _, id := range ids {
-		err = errors.Join(err, rt.Delete(ctx, id, true))
+		// A network's record stays until the network is gone.
+		if !strings.HasPrefix(id, netPrefix) {
+			err = errors.Join(err, rt.Delete(ctx, id, true))
+		}
 	}
 	nets, _ := filepath.Glob(filepath.Join(dir, netPrefix+"*"))
 	for _, n := range nets {

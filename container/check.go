@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/kist-containers/kist/internal/state"
@@ -13,11 +14,13 @@ import (
 
 // Check looks for what crashes left and returns a line for each: runs whose
 // monitor was killed, run directories of containers that are gone, half-made and
-// half-removed containers, and names that lead nowhere. repair heals them.
+// half-removed containers, names that lead nowhere, and sandboxes that nobody has.
+// repair heals them.
 func (e *Engine) Check(ctx context.Context, repair bool) ([]string, error) {
 	found, err := e.checkRuns(ctx, repair)
 	litter, errLitter := e.checkLitter(repair)
-	return append(found, litter...), errors.Join(err, errLitter)
+	sandboxes, errNet := e.Networks.Check(ctx, repair)
+	return slices.Concat(found, litter, sandboxes), errors.Join(err, errLitter, errNet)
 }
 
 func (e *Engine) checkRuns(ctx context.Context, repair bool) ([]string, error) {

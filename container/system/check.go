@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/kist-containers/kist/build"
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/ui"
@@ -17,11 +18,13 @@ type CheckCmd struct {
 }
 
 // Run looks for what crashes left wrong.
-func (c *CheckCmd) Run(ctx context.Context, e *container.Engine, s *image.Store, out *ui.Output) error {
-	found, err := e.Check(ctx, c.Repair)
+func (c *CheckCmd) Run(ctx context.Context, e *container.Engine, s *image.Store, b *build.Builder, out *ui.Output) error {
+	found, err := b.Check(ctx, c.Repair)
+	more, errMore := e.Check(ctx, c.Repair)
+	found, err = append(found, more...), errors.Join(err, errMore)
 	if !c.Quick {
-		more, errImages := s.Check(ctx, c.Repair)
-		found, err = append(found, more...), errors.Join(err, errImages)
+		more, errMore := s.Check(ctx, c.Repair)
+		found, err = append(found, more...), errors.Join(err, errMore)
 	}
 	for _, line := range found {
 		out.Print(ui.Escape(line))

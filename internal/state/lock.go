@@ -85,6 +85,17 @@ func (l *Lock) Unlock() {
 	}
 }
 
+// Current reports whether path still is the file that is locked. Where locks are
+// removed with their objects, one may have been removed as it was taken.
+func (l *Lock) Current(path string) bool {
+	mine, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Lstat(path)
+	return err == nil && os.SameFile(mine, there)
+}
+
 // File returns the open lock file, to be inherited by a child process that is
 // to hold the lock too: a flock belongs to the open file, not to the process.
 func (l *Lock) File() *os.File { return l.f }
