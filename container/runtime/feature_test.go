@@ -315,3 +315,24 @@ func TestRootless(t *testing.T) {
 	}
 	must(t, b.r.Kill(b.id, unix.SIGKILL, true))
 }
+
+// A monitor that is killed while it makes the cgroups, or removes them, leaves some.
+func TestDeleteRemovesTheRestOfACgroup(t *testing.T) {
+	if unifiedCgroups() {
+		t.Skip("needs cgroup v1")
+	}
+	b := newBundle(t, "true")
+	p, err := b.r.Create(context.Background(), b.id, CreateOptions{Bundle: b.dir, Spec: b.spec})
+	must(t, err)
+	rec, err := b.r.read(b.id)
+	must(t, err)
+	p.kill()
+	must(t, os.Remove(rec.CgroupPaths["devices"]))
+	b.delete()
+	for controller, dir := range rec.CgroupPaths {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("the cgroup of %s is left", controller)
+			os.Remove(dir)
+		}
+	}
+}

@@ -199,7 +199,9 @@ func (r *Runtime) removeCgroup(ctx context.Context, rec *record) error {
 	if err != nil {
 		return err
 	}
-	if !m.Exists() {
+	// One that was killed while it made them left some: on v1 the manager asks for
+	// that of devices alone.
+	if !rec.hasCgroup() {
 		return nil
 	}
 	for pause := time.Millisecond; ; pause *= 2 {
@@ -217,6 +219,16 @@ func (r *Runtime) removeCgroup(ctx context.Context, rec *record) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// hasCgroup reports whether any of the recorded cgroups is there.
+func (rec *record) hasCgroup() bool {
+	for _, dir := range rec.CgroupPaths {
+		if _, err := os.Stat(dir); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Pause stops all processes of the container; Resume lets them go on.
