@@ -102,7 +102,12 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 		return err
 	}
 	defer func() { leave() }()
-	show := newDisplay(mode, out)
+	said, closeLog, err := c.logTo(out, &mode)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	show := newDisplay(mode, said)
 	res, err := b.Build(ctx, req, show)
 	show.Close()
 	if mode != progressQuiet && res != nil {

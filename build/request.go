@@ -44,8 +44,21 @@ type Request struct {
 	Resources *specs.LinuxResources
 	// Epoch is SOURCE_DATE_EPOCH: all times of the image. Zero is the real ones.
 	Epoch time.Time
-	// Squash makes one layer of those that the build adds.
-	Squash bool
+	// Squash makes one layer of those that the build adds, SquashAll of the base's
+	// too.
+	Squash, SquashAll bool
+	// DropLabels leaves out those of base images.
+	DropLabels bool
+	// OSVersion and OSFeatures are the image's claims.
+	OSVersion  string
+	OSFeatures []string
+	// Created annotates the manifest with the time of the image.
+	Created bool
+	// List is a manifest list that the images are added to, "" for none.
+	List string
+	// Retry is how often a pull is tried again, after RetryDelay.
+	Retry      int
+	RetryDelay time.Duration
 	// Env is added to the image's environment; UnsetEnv and UnsetLabels are names
 	// taken out of it.
 	Env                   map[string]string
@@ -100,6 +113,7 @@ type Built struct {
 	Platform v1.Platform
 	ID       string
 	Digest   string
+	created  time.Time
 	manifest v1.Descriptor
 	layers   []layer
 	config   []byte

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,10 +26,17 @@ func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
 		cfg.Config.Env = []string{"PATH=" + defaultPath}
 	}
 	cfg.Created = v1.Time{Time: st.clock}
-	layers := st.layers
-	if j.req.Squash && len(layers) > st.base+1 {
+	if j.req.OSVersion != "" {
+		cfg.OSVersion = j.req.OSVersion
+	}
+	cfg.OSFeatures = append(slices.Clone(cfg.OSFeatures), j.req.OSFeatures...)
+	layers, keep := st.layers, st.base
+	if j.req.SquashAll {
+		keep = 0
+	}
+	if (j.req.Squash || j.req.SquashAll) && len(layers) > keep+1 {
 		var err error
-		if layers, err = j.b.squash(ctx, st, &cfg, j.req.Epoch); err != nil {
+		if layers, err = j.b.squash(ctx, st, keep, &cfg); err != nil {
 			return Built{}, fmt.Errorf("squash: %w", err)
 		}
 	}
@@ -39,7 +47,7 @@ func (j *job) finish(ctx context.Context, st *stageState) (Built, error) {
 	if err == nil && j.req.inline() {
 		raw, err = j.addInline(raw, &cfg)
 	}
-	return Built{Platform: j.plan.target.platform, layers: layers, config: raw}, err
+	return Built{Platform: j.plan.target.platform, created: st.clock, layers: layers, config: raw}, err
 }
 
 // podmanConfig does --env, --unsetenv and --unsetlabel.
@@ -97,18 +105,49 @@ func (b *Builder) result(ctx context.Context, req *Request, res *Result, all []*
 		if req.indexed(res) {
 			names = nil
 		}
-		img, err := b.store.AddAnnotatedImage(ctx, built.config, blobs, req.Annotations, names)
+		img, err := b.store.AddAnnotatedImage(ctx, built.config, blobs, req.annotations(built), names)
 		if err != nil {
 			return err
 		}
 		built.ID, built.Digest, built.manifest = img.ID, img.Digest, img.Manifest
 		res.ID, res.Digest, res.Names = img.ID, img.Digest, img.Names
 	}
+	if err := b.addToList(ctx, req, res); err != nil {
+		return err
+	}
 	if err := b.attestAll(req, res, all, began); err != nil {
 		return err
 	}
 	if req.indexed(res) {
 		return b.index(ctx, req, res)
+	}
+	return nil
+}
+
+// annotations are those of an image's manifest.
+func (r *Request) annotations(built *Built) map[string]string {
+	const created = "org.opencontainers.image.created"
+	if _, given := r.Annotations[created]; given || !r.Created {
+		return r.Annotations
+	}
+	all := map[string]string{created: built.created.UTC().Format(time.RFC3339)}
+	maps.Copy(all, r.Annotations)
+	return all
+}
+
+// addToList does --manifest.
+func (b *Builder) addToList(ctx context.Context, req *Request, res *Result) error {
+	if req.List == "" {
+		return nil
+	}
+	var all []v1.Descriptor
+	for i := range res.Images {
+		m := res.Images[i].manifest
+		m.Platform = &res.Images[i].Platform
+		all = append(all, m)
+	}
+	if err := b.store.ExtendIndex(ctx, all, req.List); err != nil {
+		return fmt.Errorf("--manifest: %w", err)
 	}
 	return nil
 }

@@ -152,6 +152,9 @@ func (r *stageRun) from(ctx context.Context) (err error) {
 		return err
 	}
 	r.stageState = r.stageState.clone()
+	if r.job.req.DropLabels {
+		r.config.Config.Labels = nil
+	}
 	r.lintBase(s.base)
 	return nil
 }

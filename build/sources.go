@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,7 +76,17 @@ func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) 
 func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState, error) {
 	l := j.show.start("base", "FROM "+ref)
 	l.quiet = true
-	img, err := j.b.store.Ensure(ctx, ref, j.req.Pull, image.PullOptions{Platform: platformName(p), Progress: j.show.progress(), Registry: j.b.o.Registry})
+	o := image.PullOptions{Platform: platformName(p), Progress: j.show.progress(), Registry: j.b.o.Registry}
+	img, err := j.b.store.Ensure(ctx, ref, j.req.Pull, o)
+	for try := 0; err != nil && !errors.Is(err, image.ErrNotFound) && try < j.req.Retry; try++ {
+		j.show.warn("FROM %s: %v; trying again in %s", ref, err, j.req.RetryDelay)
+		select {
+		case <-time.After(j.req.RetryDelay):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		img, err = j.b.store.Ensure(ctx, ref, j.req.Pull, o)
+	}
 	if err != nil {
 		l.end(err)
 		return nil, err

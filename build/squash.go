@@ -15,9 +15,9 @@ import (
 	"github.com/kist-containers/kist/image"
 )
 
-// squash makes one layer of those that the build added: the changes are packed
+// squash makes one layer of all but the first keep: the changes are packed
 // again from a view of them all.
-func (b *Builder) squash(ctx context.Context, st *stageState, cfg *v1.ConfigFile, epoch time.Time) ([]layer, error) {
+func (b *Builder) squash(ctx context.Context, st *stageState, keep int, cfg *v1.ConfigFile) ([]layer, error) {
 	dir, remove, err := b.scratch()
 	if err != nil {
 		return nil, err
@@ -27,14 +27,14 @@ func (b *Builder) squash(ctx context.Context, st *stageState, cfg *v1.ConfigFile
 	if err := makeDir(upper, 0o755); err != nil {
 		return nil, err
 	}
-	for _, l := range st.layers[st.base:] {
+	for _, l := range st.layers[keep:] {
 		if err := b.merge(ctx, l.Dir, upper); err != nil {
 			return nil, err
 		}
 	}
 	parent := ""
-	if st.base > 0 {
-		parent = st.layers[st.base-1].ChainID
+	if keep > 0 {
+		parent = st.layers[keep-1].ChainID
 	}
 	l, blob, err := b.store.AddLayerFromDir(ctx, parent, upper, image.LayerOptions{})
 	if err != nil {
@@ -44,9 +44,9 @@ func (b *Builder) squash(ctx context.Context, st *stageState, cfg *v1.ConfigFile
 	if err != nil {
 		return nil, err
 	}
-	cfg.RootFS.DiffIDs = append(slices.Clone(cfg.RootFS.DiffIDs[:st.base]), h)
-	squashHistory(cfg, st.base, st.clock)
-	return append(slices.Clone(st.layers[:st.base]), layer{DiffID: l.DiffID, ChainID: l.ChainID, Dir: l.Dir, Blob: blob}), nil
+	cfg.RootFS.DiffIDs = append(slices.Clone(cfg.RootFS.DiffIDs[:keep]), h)
+	squashHistory(cfg, keep, st.clock)
+	return append(slices.Clone(st.layers[:keep]), layer{DiffID: l.DiffID, ChainID: l.ChainID, Dir: l.Dir, Blob: blob}), nil
 }
 
 // squashHistory marks the build's entries as empty and adds docker's last one.

@@ -131,6 +131,23 @@ func (s *Store) AddIndex(ctx context.Context, manifests []v1.Descriptor, names [
 	return d, nil
 }
 
+// ExtendIndex adds manifests of the store to the list name, in place of equal
+// ones; it makes a list that is missing.
+func (s *Store) ExtendIndex(ctx context.Context, manifests []v1.Descriptor, name string) error {
+	_, im, err := s.list(name)
+	if errors.Is(err, ErrNotFound) {
+		im, err = &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}, nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		replace(im, bareWithPlatform(m))
+	}
+	_, err = s.saveList(ctx, name, im)
+	return err
+}
+
 // AddAttestation stores an in-toto statement about the manifest subject and
 // returns its entry of the index that is to hold both, as BuildKit's are. See
 // github.com/moby/buildkit, docs/attestations/attestation-storage.md.

@@ -133,11 +133,16 @@ func (s *Store) addTo(ctx context.Context, im *v1.IndexManifest, c *registry.Con
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		for _, d := range ds {
-			im.Manifests = slices.DeleteFunc(im.Manifests, func(x v1.Descriptor) bool { return x.Digest == d.Digest })
-			im.Manifests = append(im.Manifests, d)
+			replace(im, d)
 		}
 	}
 	return nil
+}
+
+// replace adds d, in place of an equal one.
+func replace(im *v1.IndexManifest, d v1.Descriptor) {
+	im.Manifests = slices.DeleteFunc(im.Manifests, func(x v1.Descriptor) bool { return x.Digest == d.Digest })
+	im.Manifests = append(im.Manifests, d)
 }
 
 // document returns the list of the store, else what the registry has by that

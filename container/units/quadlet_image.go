@@ -38,18 +38,16 @@ func (m *maker) image() error {
 }
 
 func buildKind() *kind {
-	const none = "kist build has no such setting"
 	return &kind{ext: ".build", section: "Build", suffix: "-build",
 		rules: []rule{
 			{"ImageTag", "--tag", each}, {"Arch", "--arch", one}, {"Variant", "--variant", one}, {"AuthFile", "--authfile", one},
 			{"Target", "--target", one}, {"TLSVerify", "--tls-verify", boolean}, {"Environment", "--env", words}, {"Label", "--label", words},
 			{"Annotation", "--annotation", words}, {"Secret", "--secret", words},
+			{"DNS", "--dns", each}, {"DNSOption", "--dns-option", each}, {"DNSSearch", "--dns-search", each}, {"GroupAdd", "--group-add", each},
+			{"Retry", "--retry", one}, {"RetryDelay", "--retry-delay", one}, {"Volume", "--volume", each},
 		},
 		byHand: []string{"File", "SetWorkingDirectory", "Network", "Pull", "ForceRM"},
-		refused: map[string]string{
-			"DNS": none, "DNSOption": none, "DNSSearch": none, "GroupAdd": none, "Retry": none, "RetryDelay": none,
-			"Volume": "a build mounts nothing of the host; COPY it, or RUN --mount=type=bind of the context", "ContainersConfModule": noModules,
-		},
+		refused: map[string]string{"ContainersConfModule": noModules},
 		convert: (*maker).build,
 	}
 }
