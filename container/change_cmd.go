@@ -30,7 +30,7 @@ type diffRow struct{ Path, Kind string }
 func (c *DiffCmd) Run(e *Engine, out *ui.Output) error {
 	ct, err := e.one(c.Container, c.Latest)
 	if err != nil {
-		return fmt.Errorf("diff %s: %w", c.Container, err)
+		return fmt.Errorf("%s: %w", strings.TrimSpace("diff "+c.Container), err)
 	}
 	if len(ct.Lowers) == 0 {
 		return fmt.Errorf("diff %s: its root file system is a plain directory", c.Container)
@@ -216,8 +216,11 @@ func (c *RenameCmd) Run(ctx context.Context, e *Engine) error {
 }
 
 func (c *RenameCmd) rename(ctx context.Context, e *Engine) error {
-	if err := (&createFlags{identityFlags: identityFlags{Name: c.Name}}).identity(&Config{}); err != nil || c.Name == "" {
-		return errors.Join(err, errors.New("a new name is needed"))
+	if c.Name == "" {
+		return errors.New("a new name is needed")
+	}
+	if err := (&createFlags{identityFlags: identityFlags{Name: c.Name}}).identity(&Config{}); err != nil {
+		return err
 	}
 	ct, err := e.Lookup(c.Container)
 	if err != nil {

@@ -103,7 +103,7 @@ func (c *PortCmd) Run(e *Engine, out *ui.Output) error {
 	}
 	ct, err := e.one(c.Container, c.Latest)
 	if err != nil {
-		return fmt.Errorf("port %s: %w", c.Container, err)
+		return fmt.Errorf("%s: %w", strings.TrimSpace("port "+c.Container), err)
 	}
 	return c.show(e, out, ct, "")
 }

@@ -32,6 +32,9 @@ func (c *PruneCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 		return nil
 	}
 	p, err := e.Prune(ctx, f)
+	if err != nil && len(p.IDs) == 0 {
+		return fmt.Errorf("container prune: %w", err)
+	}
 	if len(p.IDs) > 0 {
 		out.Print("Deleted Containers:")
 	}
