@@ -46,7 +46,7 @@ func buildKind() *kind {
 			{"DNS", "--dns", each}, {"DNSOption", "--dns-option", each}, {"DNSSearch", "--dns-search", each}, {"GroupAdd", "--group-add", each},
 			{"Retry", "--retry", one}, {"RetryDelay", "--retry-delay", one}, {"Volume", "--volume", each},
 		},
-		byHand: []string{"File", "SetWorkingDirectory", "Network", "Pull", "ForceRM"},
+		byHand:  []string{"File", "SetWorkingDirectory", "Network", "Pull", "ForceRM"},
 		refused: map[string]string{"ContainersConfModule": noModules},
 		convert: (*maker).build,
 	}
