@@ -1,6 +1,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,6 +114,14 @@ func (r *stageRun) addGit(ctx context.Context, cs *copyStep, c *instructions.Add
 	if err != nil {
 		return nil, err
 	}
+	_, remote, found := strings.Cut(g.remote, "://")
+	if !found {
+		remote = g.remote
+	}
+	asked := "git://" + remote + "#" + g.ref
+	if id, _, err := r.job.req.policy.judge(asked); err != nil || id != asked {
+		return nil, cmp.Or(err, fmt.Errorf("source policy: %s: kist converts no repositories", asked))
+	}
 	dir, remove, err := r.job.b.scratch()
 	if err != nil {
 		return nil, err
@@ -142,9 +151,19 @@ func (r *stageRun) addURL(ctx context.Context, cs *copyStep, c *instructions.Add
 	if err != nil && cs.into {
 		return nil, err
 	}
+	where, pinned, err := r.job.req.policy.judge(where)
+	if err != nil {
+		return nil, err
+	}
+	if !isURL(where) {
+		return nil, fmt.Errorf("source policy: %s: not a URL", where)
+	}
 	f, err := r.job.b.fetch(ctx, where)
 	if err != nil {
 		return nil, err
+	}
+	if pinned != "" && pinned != "sha256:"+f.SHA256 {
+		return nil, fmt.Errorf("ADD %s: its digest is sha256:%s, and the source policy wants %s", where, f.SHA256, pinned)
 	}
 	if c.Checksum != "" && c.Checksum != "sha256:"+f.SHA256 {
 		return nil, fmt.Errorf("ADD %s: its digest is sha256:%s, not %s", where, f.SHA256, c.Checksum)

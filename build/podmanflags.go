@@ -41,6 +41,7 @@ type podmanFlags struct {
 	Logfile           string        `help:"Write what the steps say to FILE." placeholder:"FILE"`
 	Retry             int           `help:"Try again N times when a base image cannot be pulled." placeholder:"N"`
 	RetryDelay        time.Duration `help:"Wait so long before." default:"2s" placeholder:"DURATION"`
+	SourcePolicyFile  string        `help:"Rules on what the Dockerfile may read, BuildKit's JSON." placeholder:"FILE"`
 	Net               string        `hidden:""`
 }
 
@@ -64,6 +65,9 @@ func (f *podmanFlags) apply(r *Request) (err error) {
 	r.OSVersion, r.OSFeatures = f.OSVersion, f.OSFeature
 	if r.Retry, r.RetryDelay = f.Retry, f.RetryDelay; f.Retry < 0 || f.RetryDelay < 0 {
 		return errors.New("--retry and --retry-delay: want no negative ones")
+	}
+	if r.policy, err = readPolicy(f.SourcePolicyFile); err != nil {
+		return fmt.Errorf("--source-policy-file: %w", err)
 	}
 	if !f.Layers {
 		r.NoCache, r.Squash = true, true

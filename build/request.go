@@ -55,7 +55,8 @@ type Request struct {
 	// Created annotates the manifest with the time of the image.
 	Created bool
 	// List is a manifest list that the images are added to, "" for none.
-	List string
+	List   string
+	policy *sourcePolicy
 	// Retry is how often a pull is tried again, after RetryDelay.
 	Retry      int
 	RetryDelay time.Duration

@@ -74,6 +74,10 @@ func (s *sources) image(ctx context.Context, j *job, ref string, p v1.Platform) 
 
 // pull brings the image into the store.
 func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState, error) {
+	ref, err := j.allowed(ref)
+	if err != nil {
+		return nil, err
+	}
 	l := j.show.start("base", "FROM "+ref)
 	l.quiet = true
 	o := image.PullOptions{Platform: platformName(p), Progress: j.show.progress(), Registry: j.b.o.Registry}
@@ -96,6 +100,26 @@ func (j *job) pull(ctx context.Context, ref string, p v1.Platform) (*stageState,
 		j.extra.read(packageURL(ref, p), h.Algorithm, h.Hex)
 	}
 	return j.startFrom(img, p)
+}
+
+// allowed is the image that the source policy gives for ref.
+func (j *job) allowed(ref string) (string, error) {
+	if j.req.policy == nil {
+		return ref, nil
+	}
+	r, err := image.ParseReference(ref)
+	if err != nil {
+		return "", err
+	}
+	id, _, err := j.req.policy.judge(imagePrefix + r.Tagged().String())
+	if err != nil {
+		return "", err
+	}
+	to, ok := strings.CutPrefix(id, imagePrefix)
+	if !ok {
+		return "", fmt.Errorf("source policy: %s: not an image, for %s", id, ref)
+	}
+	return to, nil
 }
 
 // load brings the image of an OCI layout into the store, under no name.
