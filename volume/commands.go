@@ -12,6 +12,7 @@ type Cmds struct {
 	Import  ImportCmd  `cmd:"" help:"Unpack a tar archive into a volume."`
 	Export  ExportCmd  `cmd:"" help:"Write what is in a volume as a tar archive."`
 	Exists  ExistsCmd  `cmd:"" help:"Tell by the exit status whether a volume is there."`
+	Reload  ReloadCmd  `cmd:"" help:"Learn from plugins which volumes they have."`
 	Mount   MountCmd   `cmd:"" help:"Mount volumes on this host and print where."`
 	Unmount UnmountCmd `cmd:"" aliases:"umount" help:"Undo mount."`
 }

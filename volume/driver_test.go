@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,11 +188,12 @@ func TestSizeLimitNeedsQuotas(t *testing.T) {
 	}
 }
 
-func TestPluginProcess(t *testing.T) {
-	s, ctx := newStore(t), context.Background()
+// newPlugin starts the plugin toy and returns its directory.
+func newPlugin(t *testing.T) (*Store, string) {
+	s := newStore(t)
 	// Short, because the path of a socket has only 107 bytes.
 	run := must[string](t)(os.MkdirTemp("", "kist"))
-	defer os.RemoveAll(run)
+	t.Cleanup(func() { os.RemoveAll(run) })
 	s.roots.Run = run
 	plugins := s.pluginDirs()[0]
 	os.MkdirAll(plugins, 0o755)
@@ -207,6 +209,12 @@ func TestPluginProcess(t *testing.T) {
 			t.Fatal("the plugin does not listen")
 		}
 	}
+	return s, plugins
+}
+
+func TestPluginProcess(t *testing.T) {
+	ctx := context.Background()
+	s, plugins := newPlugin(t)
 	must[*Volume](t)(s.Ensure(ctx, Volume{Name: "far", Driver: "toy", Options: map[string]string{"a": "b"}}))
 	_, err := s.Ensure(ctx, Volume{Name: "no", Driver: "toy", Options: map[string]string{"fail": "please"}})
 	if err == nil || err.Error() != "volume no: driver toy: Create: told to fail: please" {
@@ -231,6 +239,33 @@ func TestPluginProcess(t *testing.T) {
 	}
 	if list := must[[]*Volume](t)(s.List()); len(list) != 0 {
 		t.Errorf("left: %v", list)
+	}
+}
+
+func TestReloadLearnsFromPlugins(t *testing.T) {
+	ctx := context.Background()
+	s, plugins := newPlugin(t)
+	must[*Volume](t)(s.Ensure(ctx, Volume{Name: "mine"}))
+	must[*Volume](t)(s.Ensure(ctx, Volume{Name: "gone", Driver: "toy"}))
+	must[*Volume](t)(s.Ensure(ctx, Volume{Name: "used", Driver: "toy"}))
+	s.o.Uses = func() ([]Use, error) { return []Use{{"container web", "used"}}, nil }
+	os.Remove(filepath.Join(plugins, "vol-gone"))
+	os.Remove(filepath.Join(plugins, "vol-used"))
+	for _, name := range []string{"theirs", "mine"} {
+		os.Mkdir(filepath.Join(plugins, "vol-"+name), 0o755)
+	}
+	r := must[Reloaded](t)(s.Reload(ctx))
+	if !slices.Equal(r.Added, []string{"theirs"}) || !slices.Equal(r.Removed, []string{"gone"}) {
+		t.Errorf("Reload = %+v", r)
+	}
+	if r := must[Reloaded](t)(s.Reload(ctx)); len(r.Added)+len(r.Removed) > 0 {
+		t.Errorf("again: %+v", r)
+	}
+	if v := must[*Volume](t)(s.Get("theirs")); v.Driver != "toy" {
+		t.Errorf("driver %s", v.Driver)
+	}
+	if v := must[*Volume](t)(s.Get("mine")); v.Driver != localDriver {
+		t.Errorf("mine has driver %s now", v.Driver)
 	}
 }
 

@@ -96,6 +96,13 @@ func servePlugin(dir string) {
 			os.Mkdir(home, 0o755)
 		case method == "VolumeDriver.Mount":
 			answer["Mountpoint"] = home
+		case method == "VolumeDriver.List":
+			list := []map[string]string{{"Name": "../evil"}}
+			homes, _ := filepath.Glob(filepath.Join(dir, "vol-*"))
+			for _, h := range homes {
+				list = append(list, map[string]string{"Name": strings.TrimPrefix(filepath.Base(h), "vol-")})
+			}
+			answer["Volumes"] = list
 		case method == "VolumeDriver.Remove":
 			os.RemoveAll(home)
 		}

@@ -60,6 +60,7 @@ func (p plugin) socket() (string, error) {
 type answer struct {
 	Implements []string
 	Mountpoint string
+	Volumes    []struct{ Name string }
 	Err        string
 }
 

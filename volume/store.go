@@ -151,7 +151,11 @@ func (s *Store) Ensure(ctx context.Context, v Volume) (*Volume, error) {
 	if v.Driver == "" {
 		v.Driver = localDriver
 	}
-	driver := s.driver(&v)
+	return s.ensure(ctx, s.driver(&v), v)
+}
+
+// ensure makes the volume by the driver unless another command was faster.
+func (s *Store) ensure(ctx context.Context, driver driver, v Volume) (*Volume, error) {
 	if err := driver.check(ctx, &v); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 	}
