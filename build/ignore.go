@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -79,7 +80,7 @@ func (i *ignore) prunes(dir string) bool {
 // Dockerfile has no place of its own.
 func findIgnore(context *source, beside string) (*ignore, error) {
 	if beside != "" {
-		data, err := os.ReadFile(beside + ".dockerignore")
+		data, err := context.readNear(beside + ".dockerignore")
 		if err == nil {
 			return parseIgnore(path.Base(beside)+".dockerignore", data)
 		}
@@ -97,4 +98,17 @@ func findIgnore(context *source, beside string) (*ignore, error) {
 		}
 	}
 	return nil, nil
+}
+
+// readNear reads a file that may lie outside. One that lies inside is opened there:
+// no link of a stranger's leads it out, and no pipe holds it up.
+func (s *source) readNear(file string) ([]byte, error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
+	if rel, err := filepath.Rel(s.root.Name(), abs); err == nil && filepath.IsLocal(rel) {
+		return s.read(rel, maxDockerfile)
+	}
+	return os.ReadFile(abs)
 }
