@@ -105,7 +105,7 @@ func httpClient() *http.Client {
 		if len(via) > 5 {
 			return errors.New("more than 5 redirects")
 		}
-		if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
+		if via[len(via)-1].URL.Scheme == "https" && r.URL.Scheme != "https" {
 			return errors.New("redirected from https to http")
 		}
 		return nil

@@ -97,7 +97,7 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 	needRoot(t)
 	suid := reg("bin/su", "x")
 	suid.hdr.Mode, suid.hdr.Uid, suid.hdr.Gid = 0o4755, 12, 34
-	suid.hdr.PAXRecords = map[string]string{"SCHILY.xattr.user.colour": "red", "SCHILY.xattr.trusted.overlay.opaque": "y"}
+	suid.hdr.PAXRecords = map[string]string{"SCHILY.xattr.user.colour": "red", "SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.overlay.redirect": "/etc"}
 	long := strings.Repeat("n", 255) + "/" + strings.Repeat("m", 255)
 	d, res := mustUnpack(t, dir("./", 0o700), dir("bin/", 0o2755), suid, reg(long, "deep"),
 		link(tar.TypeSymlink, "bin/sh", "/nowhere"), link(tar.TypeLink, "bin/hard", "bin/su"),
@@ -120,8 +120,10 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 	if n, err := unix.Getxattr(d+"/bin/su", "user.colour", buf); err != nil || string(buf[:n]) != "red" {
 		t.Errorf("user.colour = %q, %v", buf[:max(n, 0)], err)
 	}
-	if _, err := unix.Getxattr(d+"/bin/su", "trusted.overlay.opaque", buf); err == nil {
-		t.Error("an archive set overlay's own attribute")
+	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.redirect"} {
+		if _, err := unix.Getxattr(d+"/bin/su", name, buf); err == nil {
+			t.Errorf("an archive set overlay's own attribute %s", name)
+		}
 	}
 	if target, err := os.Readlink(d + "/bin/sh"); err != nil || target != "/nowhere" {
 		t.Errorf("bin/sh -> %q, %v", target, err)

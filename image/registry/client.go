@@ -68,7 +68,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return Fatal(fmt.Errorf("more than %d redirects", maxRedirects))
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 		return Fatal(fmt.Errorf("redirect to %s: not a web address", req.URL.Scheme))
-	case via[0].URL.Scheme == "https" && req.URL.Scheme == "http":
+	case via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme == "http":
 		return Fatal(fmt.Errorf("redirect from https to http://%s", req.URL.Host))
 	}
 	return nil

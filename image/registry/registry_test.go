@@ -199,6 +199,32 @@ func TestCredentialsStayWithTheirHost(t *testing.T) {
 	}
 }
 
+func TestRedirects(t *testing.T) {
+	for _, c := range []struct {
+		hops string
+		ok   bool
+	}{
+		{"http://a https://b", true},
+		{"https://a https://b https://c", true},
+		{"http://a http://b", true},
+		{"https://a http://b", false},
+		{"http://a https://b http://c", false}, // back to clear text
+		{"https://a file:///etc/passwd", false},
+		{"https://a gopher://b", false},
+		{"https://a https://b https://c https://d https://e https://f", true},
+		{"https://a https://b https://c https://d https://e https://f https://g", false}, // six
+	} {
+		var via []*http.Request
+		for _, hop := range strings.Fields(c.hops) {
+			via = append(via, httptest.NewRequest(http.MethodGet, hop, nil))
+		}
+		last := len(via) - 1
+		if err := checkRedirect(via[last], via[:last]); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.hops, err)
+		}
+	}
+}
+
 func TestTokenServersThatAreRefused(t *testing.T) {
 	for _, realm := range []string{"file:///etc/passwd", "http://192.0.2.1/token", "ftp://x/y", ""} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
