@@ -136,7 +136,11 @@ func (m *Manager) remember(r *ruleset, changes string) {
 		os.Remove(file)
 		return
 	}
-	if changes == "" || r.grown > 1000 {
+	live := 0
+	for _, lines := range r.present {
+		live += len(lines)
+	}
+	if changes == "" || r.grown > 2*live+100 {
 		state.WriteVolatile(file, []byte(r.heading()+r.text()+r.ending()))
 		return
 	}

@@ -8,9 +8,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // lease gives the endpoint its addresses of the network: the wanted ones, or the
@@ -20,19 +20,13 @@ func (m *Manager) lease(n *Network, id string, e *Endpoint) error {
 		n.Leases = map[string]string{}
 	}
 	maps.DeleteFunc(n.Leases, func(_, holder string) bool { return holder == id })
-	if n.stored() { // what stays is claimed from other hosts again and again
-		m.dropStale(n)
-	}
+	m.dropStale(n)
 	for _, f := range n.families() {
 		wanted, address := e.Wish.IPv4, &e.Address
 		if f.v6 {
 			wanted, address = e.Wish.IPv6, &e.Address6
 		}
 		addr, err := n.choose(f, wanted)
-		if err != nil {
-			m.dropStale(n)
-			addr, err = n.choose(f, wanted)
-		}
 		if err != nil {
 			return err
 		}
@@ -92,8 +86,7 @@ func (n *Network) reserved(a netip.Addr) bool {
 // before it made anything.
 func (m *Manager) dropStale(n *Network) {
 	maps.DeleteFunc(n.Leases, func(_, holder string) bool {
-		_, err := os.Stat(m.sandboxFile(holder))
-		return errors.Is(err, os.ErrNotExist)
+		return unix.Access(m.sandboxFile(holder), unix.F_OK) == unix.ENOENT
 	})
 }
 

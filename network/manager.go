@@ -235,11 +235,16 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 	}
 	s.chooseDefault()
 	s.Resolver = cfg.resolver()
-	if s.Ports, err = m.claimPorts(s, cfg.Ports); err != nil {
-		return err
-	}
 	if err := m.record(s); err != nil {
 		return err
+	}
+	if len(cfg.Ports) > 0 {
+		if s.Ports, err = m.claimPorts(s, cfg.Ports); err != nil {
+			return err
+		}
+		if err := m.record(s); err != nil {
+			return err
+		}
 	}
 	ns, err := namespace()
 	if err != nil {

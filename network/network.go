@@ -100,7 +100,7 @@ func (m *Manager) readNetwork(name string) (*Network, error) {
 // recorded and need no sync. What others gave has to be given back even after a
 // reboot: that is in the network's file.
 func (m *Manager) leaseFile(name string) string {
-	return filepath.Join(m.roots.Run, "network", name, "leases")
+	return filepath.Join(m.roots.Run, "network", name+".leases")
 }
 
 func (m *Manager) readLeases(n *Network) error {
@@ -122,6 +122,12 @@ func (m *Manager) writeLeases(n *Network) error {
 		return state.WriteJSON(m.networkFile(n.Name), n)
 	}
 	file := m.leaseFile(n.Name)
+	if len(n.Leases) == 0 {
+		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
@@ -318,6 +324,7 @@ func (m *Manager) destroy(ctx context.Context, n *Network) error {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	os.RemoveAll(filepath.Join(m.roots.Run, "network", n.Name))
+	os.Remove(m.leaseFile(n.Name))
 	os.RemoveAll(m.pluginData(n))
 	return os.Remove(m.networkFile(n.Name))
 }
