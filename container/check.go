@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,7 +82,14 @@ func (e *Engine) heal(ctx context.Context, c *Config, gone bool) error {
 func (e *Engine) checkLitter(repair bool) ([]string, error) {
 	var found []string
 	var errs []error
-	for _, dir := range []string{e.dataDir(), e.runDir(), e.runtime().Root} {
+	dirs := []string{e.dataDir(), e.runDir(), e.runtime().Root, e.Roots.Run}
+	filepath.WalkDir(filepath.Join(e.Roots.Run, "network"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, dir := range dirs {
 		f, err := checkTrash(dir, repair)
 		found, errs = append(found, f...), append(errs, err)
 	}
@@ -105,8 +113,9 @@ func checkTrash(dir string, repair bool) ([]string, error) {
 		if !state.IsLitter(entry.Name()) {
 			continue
 		}
-		if info, err := entry.Info(); err != nil || !repair && time.Since(info.ModTime()) < time.Minute {
-			continue // perhaps being removed, which two may do at once
+		info, err := entry.Info()
+		if err != nil || (!repair || info.Mode().IsRegular()) && time.Since(info.ModTime()) < time.Minute {
+			continue // perhaps being removed, which two may do at once, or written
 		}
 		path := filepath.Join(dir, entry.Name())
 		found = append(found, "rest of a removal "+path)
