@@ -11,6 +11,7 @@ type Cmds struct {
 	Connect    ConnectCmd    `cmd:"" help:"Join a container to a network."`
 	Disconnect DisconnectCmd `cmd:"" help:"Take a container out of a network."`
 	Prune      PruneCmd      `cmd:"" help:"Remove the networks that no container is in."`
+	Exists     ExistsCmd     `cmd:"" help:"Tell by the exit status whether a network is there."`
 	Graph      GraphCmd      `cmd:"" help:"Draw networks, their containers and published ports."`
 	Reload     ReloadCmd     `cmd:"" help:"Put back the firewall rules of networks and published ports."`
 }

@@ -19,6 +19,7 @@ type ConnectCmd struct {
 	Alias       []string `sep:"none" help:"Another name of the container in this network." placeholder:"NAME"`
 	Ip          string   `help:"IPv4 address." placeholder:"IP"`
 	Ip6         string   `name:"ip6" help:"IPv6 address." placeholder:"IP"`
+	MacAddress  string   `help:"Hardware address." placeholder:"MAC"`
 	LinkLocalIp []string `sep:"none" help:"Another address, link-local." placeholder:"IP"`
 	DriverOpt   []string `sep:"none" help:"Option of the endpoint." placeholder:"KEY=VALUE"`
 	GwPriority  int      `help:"The highest is the way to everywhere." placeholder:"N"`
@@ -68,7 +69,7 @@ func (c *ConnectCmd) connect(ctx context.Context, m *Manager, all Containers) er
 }
 
 func (c *ConnectCmd) wish(network string) (EndpointConfig, error) {
-	e := EndpointConfig{Network: network, Aliases: c.Alias, IPv4: c.Ip, IPv6: c.Ip6, LinkLocal: c.LinkLocalIp, GwPriority: c.GwPriority}
+	e := EndpointConfig{Network: network, Aliases: c.Alias, IPv4: c.Ip, IPv6: c.Ip6, MAC: c.MacAddress, LinkLocal: c.LinkLocalIp, GwPriority: c.GwPriority}
 	if len(c.Link) > 0 {
 		return e, errors.New("--link: containers of one network know each other's names; give another by --alias")
 	}

@@ -139,6 +139,7 @@ func pairs(flag string, list []string) (map[string]string, error) {
 // RmCmd is `kist network rm`.
 type RmCmd struct {
 	Force bool     `short:"f" help:"Say nothing about networks that are not there."`
+	Time  int      `short:"t" hidden:"" help:"A network that is in use is not removed: nothing is stopped."`
 	Names []string `arg:"" name:"network" help:"Name or ID of a network."`
 }
 
@@ -159,14 +160,25 @@ func (c *RmCmd) Run(ctx context.Context, m *Manager, out *ui.Output) error {
 
 // PruneCmd is `kist network prune`.
 type PruneCmd struct {
-	Force bool `short:"f" help:"For docker's sake: nothing is asked."`
+	Filter []string `sep:"none" help:"Remove those that match: until, label, label!." placeholder:"KEY=VALUE"`
+	Force  bool     `short:"f" help:"Do not ask."`
 }
 
 // Run removes what no container is in.
 func (c *PruneCmd) Run(ctx context.Context, m *Manager, out *ui.Output) error {
-	removed, err := m.Prune(ctx)
-	for _, name := range removed {
-		out.Print(name)
+	f, err := ui.ParseFilters(c.Filter, "until", "label", "label!")
+	if err != nil {
+		return fmt.Errorf("network prune: %w", err)
 	}
-	return err
+	if !c.Force && !out.Confirm("WARNING! This will remove all custom networks not used by at least one container.") {
+		return nil
+	}
+	removed, err := m.Prune(ctx, f)
+	if len(removed) > 0 {
+		out.Printf("Deleted Networks:\n%s\n\n", strings.Join(removed, "\n"))
+	}
+	if err != nil {
+		return fmt.Errorf("network prune: %w", err)
+	}
+	return nil
 }

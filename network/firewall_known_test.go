@@ -18,7 +18,7 @@ func TestRulesAreKnownUntilSomeoneChangesThem(t *testing.T) {
 		t.Skip("needs iptables on nftables")
 	}
 	nft.close()
-	t.Cleanup(func() { m.Prune(ctx) })
+	t.Cleanup(func() { m.Prune(ctx, nil) })
 	bridge(t, m, &Network{Name: "n", Subnet: "10.74.0.0/24"})
 	s := joined(t, m, SandboxConfig{Name: "a", Mode: "n", Ports: []PortBinding{{HostPort: 18090, ContainerPort: 80, Proto: "tcp"}}})
 	known, err := m.loadRules(ctx, false)
@@ -48,7 +48,7 @@ func TestRulesAreKnownUntilSomeoneChangesThem(t *testing.T) {
 func TestRulesOfOthersStayWhenAPortsAreRemoved(t *testing.T) {
 	m := newManager(t)
 	ctx := context.Background()
-	t.Cleanup(func() { m.Prune(ctx) })
+	t.Cleanup(func() { m.Prune(ctx, nil) })
 	a := published(t, m, "a1", PortBinding{HostPort: 18091, ContainerPort: 80, Proto: "tcp"})
 	run(t, "iptables", "-t", "nat", "-I", chainDNAT, "-p", "udp", "--dport", "18091", "-j", "RETURN")
 	b := published(t, m, "b1", PortBinding{HostPort: 18092, ContainerPort: 80, Proto: "tcp"})

@@ -263,7 +263,7 @@ func TestJoiningLaterBringsTheNameServer(t *testing.T) {
 	ctx := context.Background()
 	bridge(t, m, &Network{Name: "named", Subnet: "10.73.0.0/24"})
 	other := joined(t, m, SandboxConfig{Name: "b", Mode: "named"})
-	t.Cleanup(func() { m.Prune(ctx) }) // the default bridge stays otherwise
+	t.Cleanup(func() { m.Prune(ctx, nil) }) // the default bridge stays otherwise
 	s := joined(t, m, SandboxConfig{Name: "a", Mode: DefaultBridge})
 	serving, stop := context.WithCancel(ctx)
 	done := make(chan error)

@@ -18,7 +18,9 @@ type ListCmd struct {
 	Filter  []string `short:"f" sep:"none" help:"Only networks that match: name, id, driver, label, scope, type." placeholder:"KEY=VALUE"`
 	Format  string   `help:"table, json or a template." placeholder:"FORMAT"`
 	NoTrunc bool     `help:"Show full IDs."`
-	Quiet   bool     `short:"q" help:"Print only IDs."`
+	// NoHeading is podman's.
+	NoHeading bool `name:"noheading" short:"n" help:"Leave out the heading."`
+	Quiet     bool `short:"q" help:"Print only IDs."`
 }
 
 // listRow is a line of the listing; the fields are docker's.
@@ -47,8 +49,9 @@ func (c *ListCmd) Run(m *Manager, out *ui.Output) error {
 			"CreatedAt": "CREATED AT", "Driver": "DRIVER", "ID": "NETWORK ID", "IPv4": "IPV4", "IPv6": "IPV6",
 			"Internal": "INTERNAL", "Labels": "LABELS", "Name": "NAME", "Scope": "SCOPE",
 		},
-		Default: "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
-		Quiet:   "{{.ID}}",
+		Default:   "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+		Quiet:     "{{.ID}}",
+		NoHeading: c.NoHeading,
 	}
 	return t.Write(out.Out, c.Format, c.Quiet, rows)
 }
@@ -214,4 +217,18 @@ func (n *Network) reservedIn(f family) map[string]string {
 		}
 	}
 	return list
+}
+
+// ExistsCmd is `kist network exists`.
+type ExistsCmd struct {
+	Network string `arg:"" help:"Name or ID of a network."`
+}
+
+// Run ends with 1 when there is no such network.
+func (c *ExistsCmd) Run(m *Manager) error {
+	_, err := m.Inspect(c.Network)
+	if errors.Is(err, ErrNotFound) {
+		return ui.Exit(1)
+	}
+	return err
 }

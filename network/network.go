@@ -330,12 +330,19 @@ func (m *Manager) destroy(ctx context.Context, n *Network) error {
 }
 
 // Prune removes the networks that no container is in, and names them.
-func (m *Manager) Prune(ctx context.Context) (removed []string, err error) {
+func (m *Manager) Prune(ctx context.Context, f ui.Filters) (removed []string, err error) {
+	passes, err := pruneFilter(f, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	list, err := m.List()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range list {
+		if !passes(n) {
+			continue
+		}
 		if n.Name == DefaultBridge {
 			if err := m.retire(ctx); err != nil {
 				return removed, err
@@ -352,6 +359,20 @@ func (m *Manager) Prune(ctx context.Context) (removed []string, err error) {
 		removed = append(removed, n.Name)
 	}
 	return removed, nil
+}
+
+// pruneFilter is what until, label and label! say of a network.
+func pruneFilter(f ui.Filters, now time.Time) (func(*Network) bool, error) {
+	var before time.Time
+	for _, v := range f["until"] {
+		var err error
+		if before, err = ui.ParseTime(v, now); err != nil {
+			return nil, fmt.Errorf("--filter until=%s: %w", v, err)
+		}
+	}
+	return func(n *Network) bool {
+		return (before.IsZero() || n.Created.Before(before)) && f.MatchLabels("label", n.Labels) && f.ExcludeLabels("label!", n.Labels)
+	}, nil
 }
 
 // retire removes the host's part of the default bridge while no container is in

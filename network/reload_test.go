@@ -83,7 +83,7 @@ func TestFlushedRulesAreMadeAgainByReloadAndByEveryStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.Prune(ctx); err != nil {
+	if _, err := m.Prune(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := rulesNow(t); got != before {
@@ -107,7 +107,7 @@ func TestAdministratorsRulesOutliveTheNetworks(t *testing.T) {
 	if err := m.Teardown(ctx, s.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Prune(ctx); err != nil {
+	if _, err := m.Prune(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := rulesNow(t)

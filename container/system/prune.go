@@ -50,11 +50,9 @@ func (c *PruneCmd) Run(ctx context.Context, e *container.Engine, s *image.Store,
 	containers, err := e.Prune(ctx, f)
 	total, errs = containers.Reclaimed, append(errs, err)
 	list(out, "Deleted Containers:", containers.IDs)
-	if len(c.Filter) == 0 {
-		networks, err := n.Prune(ctx)
-		errs = append(errs, err)
-		list(out, "Deleted Networks:", networks)
-	}
+	networks, err := n.Prune(ctx, f)
+	errs = append(errs, err)
+	list(out, "Deleted Networks:", networks)
 	if c.Volumes {
 		volumes, err := v.Prune(ctx, false, false, f)
 		total, errs = total+volumes.Reclaimed, append(errs, err)

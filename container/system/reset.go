@@ -37,7 +37,7 @@ func (c *ResetCmd) Run(ctx context.Context, e *container.Engine, s *image.Store,
 	}
 	for _, step := range []func() error{
 		func() error { return e.RemoveAll(ctx) },
-		func() error { _, err := n.Prune(ctx); return err },
+		func() error { _, err := n.Prune(ctx, nil); return err },
 		func() error { return removeVolumes(ctx, v) },
 		func() error { return unmountImages(ctx, s) },
 		func() error { return removeRoots(e.Roots) },
