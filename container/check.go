@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // Check looks for what crashes left and returns a line for each: runs whose
@@ -120,7 +121,7 @@ func checkTrash(dir string, repair bool) ([]string, error) {
 		path := filepath.Join(dir, entry.Name())
 		found = append(found, "rest of a removal "+path)
 		if repair {
-			errs = append(errs, os.RemoveAll(path))
+			errs = append(errs, sys.RemoveTree(path))
 		}
 	}
 	return found, errors.Join(errs...)
@@ -141,7 +142,7 @@ func (e *Engine) checkHalfMade(repair bool) ([]string, error) {
 		}
 		found = append(found, "half-made container "+shortID(id))
 		if repair {
-			errs = append(errs, os.RemoveAll(e.dataDir(id)))
+			errs = append(errs, sys.RemoveTree(e.dataDir(id)))
 		}
 	}
 	return found, errors.Join(errs...)

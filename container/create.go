@@ -14,6 +14,7 @@ import (
 
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
 	"github.com/kist-containers/kist/volume"
 )
@@ -269,7 +270,7 @@ func (e *Engine) removeFiles(c *Config) error {
 	if trash == "" {
 		return err
 	}
-	return errors.Join(err, os.RemoveAll(trash))
+	return errors.Join(err, sys.RemoveTree(trash))
 }
 
 // hideFiles makes what Create made invisible and returns what is left to remove.

@@ -295,7 +295,7 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	}
 	trash, err := e.hideFiles(c)
 	e.event(c, "destroy", nil)
-	return func() { os.RemoveAll(trash) }, errors.Join(err, e.removeImage(ctx, c), e.removeAnonymous(ctx, c))
+	return func() { sys.RemoveTree(trash) }, errors.Join(err, e.removeImage(ctx, c), e.removeAnonymous(ctx, c))
 }
 
 // removeImage removes the image of a removed container if it is to go too. One

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // trashPrefix marks a renamed tree whose removal is under way. Names of objects
@@ -26,14 +28,14 @@ func Discard(path string) (string, error) {
 	return trash, nil
 }
 
-// Remove discards path and removes it. Like os.RemoveAll it follows no
-// symbolic link; the caller has unmounted what was mounted below.
+// Remove discards path and removes it, following no symbolic link. What is
+// mounted below stays, and is an error: see sys.RemoveTree.
 func Remove(path string) error {
 	trash, err := Discard(path)
 	if err != nil || trash == "" {
 		return err
 	}
-	return os.RemoveAll(trash)
+	return sys.RemoveTree(trash)
 }
 
 // Purge removes the discarded trees and the temporary files that killed
@@ -50,7 +52,7 @@ func Purge(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		if IsLitter(e.Name()) {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			errs = append(errs, sys.RemoveTree(filepath.Join(dir, e.Name())))
 		}
 	}
 	return errors.Join(errs...)
