@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,6 +144,26 @@ func TestPublishAddressAndRange(t *testing.T) {
 	m.o.PublishAddress = "localhost"
 	if _, err := m.claimPorts(&Sandbox{ID: "x"}, list); err == nil || !strings.Contains(err.Error(), "KIST_PUBLISH_ADDRESS") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestTakenPortLeavesNoLease(t *testing.T) {
+	m := newManager(t)
+	port := PortBinding{HostPort: 18095, ContainerPort: 80, Proto: "tcp"}
+	a := published(t, m, "a9", port)
+	cfg := SandboxConfig{ID: strings.Repeat("b9", 32), Name: "b9", Mode: DefaultBridge, Dir: t.TempDir(), Ports: []PortBinding{port}}
+	if _, err := m.Setup(context.Background(), cfg); !errors.Is(err, errPortTaken) {
+		t.Errorf("error %v, want %v", err, errPortTaken)
+	}
+	n, err := m.readNetwork(DefaultBridge)
+	if err != nil || len(n.Leases) != 1 {
+		t.Errorf("leases %v, %v, want that of %s alone", n.Leases, err, a.Name)
+	}
+	if err := m.Teardown(context.Background(), a.ID); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(m.leaseFile(DefaultBridge)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after the last: %v", err)
 	}
 }
 
