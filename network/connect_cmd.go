@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 )
 
@@ -72,6 +73,9 @@ func (c *ConnectCmd) wish(network string) (EndpointConfig, error) {
 	e := EndpointConfig{Network: network, Aliases: c.Alias, IPv4: c.Ip, IPv6: c.Ip6, MAC: c.MacAddress, LinkLocal: c.LinkLocalIp, GwPriority: c.GwPriority}
 	if len(c.Link) > 0 {
 		return e, errors.New("--link: containers of one network know each other's names; give another by --alias")
+	}
+	if mac, err := net.ParseMAC(c.MacAddress); c.MacAddress != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0) {
+		return e, fmt.Errorf("--mac-address %s: not the Ethernet address of one station", c.MacAddress)
 	}
 	for _, o := range c.DriverOpt {
 		if err := e.SetOption(o); err != nil {

@@ -12,25 +12,29 @@ import (
 
 // CreateCmd is `kist network create`.
 type CreateCmd struct {
-	Driver     string   `short:"d" default:"bridge" help:"bridge, macvlan, ipvlan, overlay or cni."`
-	Subnet     []string `sep:"none" help:"Addresses of the network; one of each family." placeholder:"CIDR"`
-	Gateway    []string `sep:"none" help:"Address of the way out: the subnet's first." placeholder:"IP"`
-	IpRange    []string `name:"ip-range" sep:"none" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`
-	AuxAddress []string `name:"aux-address" sep:"none" help:"Address that no container gets." placeholder:"NAME=IP"`
-	Ipv4       bool     `name:"ipv4" negatable:"" default:"true" help:"Give IPv4 addresses."`
-	Ipv6       bool     `name:"ipv6" help:"Give IPv6 addresses too."`
-	IpamDriver string   `name:"ipam-driver" default:"default" help:"Who gives addresses: default, dhcp, or a plugin of CNI." placeholder:"NAME"`
-	IpamOpt    []string `name:"ipam-opt" sep:"none" help:"Option of the address plugin; the value may be JSON." placeholder:"KEY=VALUE"`
-	Internal   bool     `help:"Lead to no other network."`
-	Attachable bool     `help:"For docker's sake: every network is."`
-	Ingress    bool     `hidden:""`
-	Scope      string   `help:"local: kist has no swarm." placeholder:"SCOPE"`
-	ConfigOnly bool     `help:"Keep the settings for other networks' --config-from."`
-	ConfigFrom string   `help:"Take the settings of a network made by --config-only." placeholder:"NETWORK"`
-	Opt        []string `short:"o" sep:"none" help:"Option of the driver." placeholder:"KEY=VALUE"`
-	Label      []string `sep:"none" help:"Label of the network." placeholder:"KEY=VALUE"`
-	Ignore     bool     `help:"Do not mind that the network is there, whatever it is."`
-	Name       string   `arg:"" help:"Name of the network."`
+	Driver        string   `short:"d" default:"bridge" help:"bridge, macvlan, ipvlan, overlay or cni."`
+	Subnet        []string `sep:"none" help:"Addresses of the network; one of each family." placeholder:"CIDR"`
+	Gateway       []string `sep:"none" help:"Address of the way out: the subnet's first." placeholder:"IP"`
+	IpRange       []string `name:"ip-range" sep:"none" help:"Part of the subnet that containers get addresses of." placeholder:"CIDR"`
+	AuxAddress    []string `name:"aux-address" sep:"none" help:"Address that no container gets." placeholder:"NAME=IP"`
+	Ipv4          bool     `name:"ipv4" negatable:"" default:"true" help:"Give IPv4 addresses."`
+	Ipv6          bool     `name:"ipv6" help:"Give IPv6 addresses too."`
+	IpamDriver    string   `name:"ipam-driver" default:"default" help:"Who gives addresses: default, dhcp, or a plugin of CNI." placeholder:"NAME"`
+	IpamOpt       []string `name:"ipam-opt" sep:"none" help:"Option of the address plugin; the value may be JSON." placeholder:"KEY=VALUE"`
+	Internal      bool     `help:"Lead to no other network."`
+	Attachable    bool     `help:"For docker's sake: every network is."`
+	Ingress       bool     `hidden:""`
+	Scope         string   `help:"local: kist has no swarm." placeholder:"SCOPE"`
+	ConfigOnly    bool     `help:"Keep the settings for other networks' --config-from."`
+	ConfigFrom    string   `help:"Take the settings of a network made by --config-only." placeholder:"NETWORK"`
+	InterfaceName string   `help:"Name of the bridge, or of the parent of a macvlan or ipvlan." placeholder:"LINK"`
+	DisableDns    bool     `help:"Give containers no names: they ask the host's DNS servers."`
+	Dns           []string `sep:"none" help:"DNS server that containers ask about other names." placeholder:"IP"`
+	Route         []string `sep:"none" help:"Another route of the containers." placeholder:"CIDR,GATEWAY[,METRIC]"`
+	Opt           []string `short:"o" sep:"none" help:"Option of the driver." placeholder:"KEY=VALUE"`
+	Label         []string `sep:"none" help:"Label of the network." placeholder:"KEY=VALUE"`
+	Ignore        bool     `help:"Do not mind that the network is there, whatever it is."`
+	Name          string   `arg:"" help:"Name of the network."`
 }
 
 // Run makes the network and prints its ID.
@@ -90,11 +94,31 @@ func (c *CreateCmd) network() (*Network, error) {
 			*off = on == (key == optEnable6)
 		}
 	}
+	if err := c.extras(n); err != nil {
+		return nil, err
+	}
 	for _, l := range c.Label {
 		key, value, _ := strings.Cut(l, "=")
 		n.Labels[key] = value
 	}
 	return n, c.addresses(n)
+}
+
+// extras are podman's settings.
+func (c *CreateCmd) extras(n *Network) (err error) {
+	n.Nameless, n.Servers = c.DisableDns, c.Dns
+	if n.Routes, err = parseRoutes(c.Route); err != nil || c.InterfaceName == "" {
+		return errors.Join(err, checkServers("--dns", c.Dns))
+	}
+	option := "parent"
+	if n.driverName() == "bridge" {
+		option = optBridgeName
+	}
+	if other, ok := n.Options[option]; ok {
+		return fmt.Errorf("--interface-name %s: --opt %s=%s says so too", c.InterfaceName, option, other)
+	}
+	n.Options[option] = c.InterfaceName
+	return checkServers("--dns", c.Dns)
 }
 
 // addresses gives every address to its family.

@@ -120,12 +120,17 @@ func (e *EndpointConfig) check(n *Network) error {
 // endpoint is the i-th of a sandbox, before it has an address.
 func (n *Network) endpoint(id string, wish EndpointConfig, i int) Endpoint {
 	wish.Network = n.Name
-	return Endpoint{
+	e := Endpoint{
 		Network: n.Name, NetworkID: n.ID, Bridge: n.Link, HostLink: hostLink(id, i),
 		Link:    cmp.Or(wish.DriverOpts[optIfName], fmt.Sprint(n.prefix(), i)),
 		Gateway: n.Gateway, Gateway6: n.Gateway6, MAC: wish.MAC, Index: i, Wish: wish, Internal: n.Internal,
 		Mode: n.Options[optMode4], Mode6: n.Options[optMode6], Trusted: n.trusted(), Binding: n.Options[optHostBinding],
+		Nameless: n.Nameless, Routes: n.Routes,
 	}
+	if len(n.Servers) > 0 {
+		e.DNS = &DNS{Servers: n.Servers}
+	}
+	return e
 }
 
 // gate is the endpoint that published ports lead to: the one of the default route.
@@ -197,7 +202,7 @@ func (e *Endpoint) configure(h *netlink.Handle) error {
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", e.Link, err)
 	}
-	return e.route(h, link)
+	return errors.Join(e.route(h, link), e.addRoutes(h, link))
 }
 
 func (e *Endpoint) addAddresses(h *netlink.Handle, link netlink.Link) error {

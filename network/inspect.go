@@ -58,7 +58,7 @@ func (e *Endpoint) settings(s *Sandbox) EndpointSettings {
 	if p, err := netip.ParsePrefix(e.Address6); err == nil {
 		set.GlobalIPv6Address, set.GlobalIPv6PrefixLen = p.Addr().String(), p.Bits()
 	}
-	if s.Resolver != nil && e.Network != DefaultBridge {
+	if s.Resolver != nil && e.named() {
 		set.DNSNames = s.Resolver.Names[e.Network]
 	}
 	return set

@@ -131,6 +131,10 @@ type inspected struct {
 	ConfigOnly                       bool
 	Containers                       map[string]member
 	Options, Labels                  map[string]string
+	// What docker has no word for.
+	Nameless bool     `json:",omitempty"`
+	Servers  []string `json:",omitempty"`
+	Routes   []Route  `json:",omitempty"`
 }
 
 type ipam struct {
@@ -183,6 +187,7 @@ func (m *Manager) inspect(n *Network) inspected {
 		Name: n.Name, Id: n.ID, Created: n.Created.Format("2006-01-02T15:04:05.999999999Z07:00"), Scope: "local", Driver: n.driverName(),
 		EnableIPv4: !n.NoIPv4, EnableIPv6: n.IPv6, ConfigOnly: n.ConfigOnly, IPAM: ipam{Driver: cmp.Or(n.IPAM, "default"), Options: n.IPAMOptions, Config: []ipamConfig{}}, Internal: n.Internal,
 		Containers: map[string]member{}, Options: n.Options, Labels: n.Labels,
+		Nameless: n.Nameless, Servers: n.Servers, Routes: n.Routes,
 	}
 	i.ConfigFrom.Network = n.ConfigFrom
 	for _, f := range n.families() {

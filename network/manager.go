@@ -155,7 +155,10 @@ type Endpoint struct {
 	// DHCP is the server's last word (RFC 2131's DHCPACK), LeasedAt its time.
 	DHCP     []byte    `json:"dhcp,omitempty"`
 	LeasedAt time.Time `json:"leasedAt,omitzero"`
-	// DNS is what a plugin or a DHCP server said of the network's name servers.
+	// Nameless has no name server of ours; see Network.
+	Nameless bool    `json:"nameless,omitempty"`
+	Routes   []Route `json:"routes,omitempty"`
+	// DNS is what the network, a plugin or a DHCP server said of name servers.
 	DNS *DNS `json:"dns,omitempty"`
 	// Mode and Mode6 are those of the network's gateways: see gatewayMode.
 	Mode  string `json:"mode,omitempty"`

@@ -30,11 +30,14 @@ func (m *Manager) endpointDir(network string) string {
 	return filepath.Join(m.roots.Run, "network", network, "endpoints")
 }
 
-// named reports whether the sandbox has a name server: it is in a network that is
-// not the default one.
+// named reports whether the sandbox has a name server: it is in a network that
+// has one.
 func (s *Sandbox) named() bool {
-	return s.Key != "" && slices.ContainsFunc(s.Endpoints, func(e Endpoint) bool { return e.Network != DefaultBridge })
+	return s.Key != "" && slices.ContainsFunc(s.Endpoints, Endpoint.named)
 }
+
+// named reports whether the network of the endpoint has a name server.
+func (e Endpoint) named() bool { return e.Network != DefaultBridge && !e.Nameless }
 
 // resolver is what the name server of cfg's sandbox is to know.
 func (cfg SandboxConfig) resolver() *Resolver {
@@ -77,7 +80,7 @@ func unique(list []string) []string {
 // announce makes the sandbox's endpoints known to the name servers of their networks.
 func (m *Manager) announce(s *Sandbox) error {
 	for _, e := range s.Endpoints {
-		if e.Network == DefaultBridge || s.Resolver == nil {
+		if !e.named() || s.Resolver == nil {
 			continue
 		}
 		known := nameserver.Endpoint{Container: s.ID, Names: s.Resolver.Names[e.Network]}
@@ -98,7 +101,7 @@ func (m *Manager) announce(s *Sandbox) error {
 func (m *Manager) withdraw(s *Sandbox) error {
 	var errs []error
 	for _, e := range s.Endpoints {
-		if e.Network != DefaultBridge {
+		if e.named() {
 			errs = append(errs, nameserver.Withdraw(m.endpointDir(e.Network), s.ID))
 		}
 	}
@@ -135,7 +138,7 @@ func (m *Manager) nameServer(s *Sandbox) nameserver.Config {
 			return nil, err
 		}
 		for _, e := range now.Endpoints {
-			if e.Network != DefaultBridge {
+			if e.named() {
 				n, err := m.readNetwork(e.Network)
 				list = append(list, nameserver.Network{Name: e.Network, Dir: m.endpointDir(e.Network), Internal: err == nil && n.Internal})
 			}

@@ -53,6 +53,11 @@ type Network struct {
 	// IPAM is who gives the addresses: "" for kist itself, dhcp, or a plugin of CNI.
 	IPAM        string            `json:"ipam,omitempty"`
 	IPAMOptions map[string]string `json:"ipamOptions,omitempty"`
+	// Nameless has no name server of ours, Servers are who it asks about others.
+	Nameless bool     `json:"nameless,omitempty"`
+	Servers  []string `json:"servers,omitempty"`
+	// Routes are what its containers get beside the default one.
+	Routes []Route `json:"routes,omitempty"`
 	// ConfigOnly holds settings for other networks, ConfigFrom names one that did.
 	ConfigOnly bool   `json:"configOnly,omitempty"`
 	ConfigFrom string `json:"configFrom,omitempty"`
@@ -236,7 +241,7 @@ func (m *Manager) complete(n *Network) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.checkCommon(), d.check(n)); err != nil {
+	if err := errors.Join(n.checkCommon(), n.checkServed(), d.check(n)); err != nil {
 		return err
 	}
 	if n.pooled() {
@@ -248,7 +253,7 @@ func (m *Manager) complete(n *Network) error {
 			return err
 		}
 	}
-	if err := m.settleIPAM(n); err != nil {
+	if err := errors.Join(m.settleIPAM(n), n.checkRoutes()); err != nil {
 		return err
 	}
 	return m.writeNetwork(n)
@@ -267,7 +272,7 @@ func (m *Manager) takeConfig(n *Network) error {
 	if !from.ConfigOnly {
 		return fmt.Errorf("--config-from %s: that is a network itself, not made by --config-only", from.Name)
 	}
-	if len(n.prefixes()) > 0 || len(n.Options) > 0 || n.Gateway != "" || n.IPRange != "" || n.IPv6 || n.Internal || len(n.Reserved) > 0 {
+	if len(n.prefixes()) > 0 || len(n.Options) > 0 || n.Gateway != "" || n.IPRange != "" || n.IPv6 || n.Internal || len(n.Reserved)+len(n.Servers)+len(n.Routes) > 0 || n.Nameless {
 		return fmt.Errorf("--config-from %s: it gives all settings, so --subnet, --opt and the like cannot be given", from.Name)
 	}
 	taken := *from
