@@ -28,9 +28,8 @@ type source struct {
 	Argv       []string
 	Policy     string
 	Pull       image.PullOptions
-	// Retries is how often a pull is tried again, RetryDelay the time between.
-	Retries    int
-	RetryDelay time.Duration
+	// Retry says how often a pull is tried again.
+	Retry image.RetryFlags
 	// Env says what becomes of the image's variables.
 	Env envFlags
 	// ImageVolume says what becomes of the image's volumes: bind (also for ""),
@@ -41,17 +40,12 @@ type source struct {
 
 // ensure pulls the image as the policy says.
 func (e *Engine) ensure(ctx context.Context, src *source) (*image.Image, error) {
-	for try := 0; ; try++ {
-		img, err := e.Images.Ensure(ctx, src.Image, src.Policy, src.Pull)
-		if err == nil || try >= src.Retries {
-			return img, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(src.RetryDelay):
-		}
-	}
+	var img *image.Image
+	err := src.Retry.Again(ctx, func() (err error) {
+		img, err = e.Images.Ensure(ctx, src.Image, src.Policy, src.Pull)
+		return err
+	})
+	return img, err
 }
 
 // A created container whose lock is held until Release, so that nobody takes the

@@ -8,7 +8,6 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -21,16 +20,15 @@ import (
 // imageFlags are on the image and on how it is pulled.
 type imageFlags struct {
 	image.RegistryFlags
-	Platform      string        `help:"Platform of the image: os[/arch[/variant]]." placeholder:"PLATFORM"`
-	Os            string        `help:"Operating system of the image." placeholder:"OS"`
-	Arch          string        `help:"Architecture of the image." placeholder:"ARCH"`
-	Variant       string        `help:"Variant of the architecture." placeholder:"VARIANT"`
-	Pull          string        `default:"missing" enum:"always,missing,never,newer" help:"When to pull the image: always, missing, never."`
-	Retry         int           `help:"How often to try a pull again." placeholder:"N"`
-	RetryDelay    time.Duration `help:"Time between two tries (1s)." default:"1s"`
-	Quiet         bool          `short:"q" help:"Show no progress of a pull."`
-	Rmi           bool          `help:"Remove the image too after the exit; implies --rm."`
-	SeccompPolicy string        `enum:"default,image" default:"default" help:"Whose seccomp profile: default, or image for the one in its label."`
+	image.RetryFlags
+	Platform      string `help:"Platform of the image: os[/arch[/variant]]." placeholder:"PLATFORM"`
+	Os            string `help:"Operating system of the image." placeholder:"OS"`
+	Arch          string `help:"Architecture of the image." placeholder:"ARCH"`
+	Variant       string `help:"Variant of the architecture." placeholder:"VARIANT"`
+	Pull          string `default:"missing" enum:"always,missing,never,newer" help:"When to pull the image: always, missing, never."`
+	Quiet         bool   `short:"q" help:"Show no progress of a pull."`
+	Rmi           bool   `help:"Remove the image too after the exit; implies --rm."`
+	SeccompPolicy string `enum:"default,image" default:"default" help:"Whose seccomp profile: default, or image for the one in its label."`
 }
 
 // platform is --platform, or what --os, --arch and --variant say.

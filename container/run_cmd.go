@@ -93,7 +93,7 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 	}
 	ct, err := e.Create(ctx, c, source{
 		Image: argv[0], Rootfs: f.Rootfs, Entrypoint: f.Entrypoint, Argv: argv[1:], Policy: f.Pull,
-		Pull: image.PullOptions{Platform: platform, Progress: progress, Registry: f.registry()}, Retries: f.Retry, RetryDelay: f.RetryDelay,
+		Pull: image.PullOptions{Platform: platform, Progress: progress, Registry: f.registry()}, Retry: f.RetryFlags,
 		Env: f.envFlags, ImageVolume: f.ImageVolume, SeccompPolicy: f.SeccompPolicy,
 	})
 	if err != nil {

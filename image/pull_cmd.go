@@ -14,6 +14,7 @@ import (
 // PullCmd is `kist pull`.
 type PullCmd struct {
 	RegistryFlags
+	RetryFlags
 	forPlatform `embed:""`
 	AllTags     bool   `short:"a" help:"Pull all tags of the repository."`
 	Policy      string `default:"always" enum:"always,missing,never,newer" help:"always, missing, never or newer."`
@@ -50,7 +51,11 @@ func (c *PullCmd) one(ctx context.Context, s *Store, out *ui.Output, name string
 	if !c.Quiet {
 		o.Progress = out.Progress()
 	}
-	img, err := s.Ensure(ctx, name, c.Policy, o)
+	var img *Image
+	err := c.Again(ctx, func() (err error) {
+		img, err = s.Ensure(ctx, name, c.Policy, o)
+		return err
+	})
 	o.Progress.Close()
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 // PushCmd is `kist push`.
 type PushCmd struct {
 	RegistryFlags
+	RetryFlags
 	AllTags      bool     `short:"a" help:"Push all tags of the repository."`
 	Quiet        bool     `short:"q" help:"Show no progress, print only the name."`
 	Digestfile   string   `help:"Write the digest to this file." placeholder:"FILE"`
@@ -42,7 +43,11 @@ func (c *PushCmd) Run(ctx context.Context, s *Store, out *ui.Output) error {
 			out.Printf("The push refers to repository [%s]\n", r.Name())
 			o.Progress = out.Progress()
 		}
-		d, err := s.Push(ctx, name, o)
+		var d v1.Descriptor
+		err = c.Again(ctx, func() (err error) {
+			d, err = s.Push(ctx, name, o)
+			return err
+		})
 		o.Progress.Close()
 		if err != nil {
 			return loginHint(fmt.Errorf("push %w", err))
