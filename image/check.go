@@ -19,13 +19,14 @@ func (s *Store) Check(ctx context.Context, repair bool) ([]string, error) {
 	if !exists(s.imageDir("oci-layout")) {
 		return nil, nil
 	}
-	problems := s.litter()
+	files, errFiles := state.Sweep(s.imageDir(), repair)
+	problems := append(s.litter(), files...)
 	entries, err := s.readIndex()
 	if err != nil {
 		return problems, err
 	}
 	lost := map[v1.Hash]bool{}
-	var errs []error
+	errs := []error{errFiles}
 	for _, e := range entries {
 		img, err := s.openWhole(e)
 		switch {

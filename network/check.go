@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+
+	"github.com/kist-containers/kist/internal/state"
 )
 
 // Check returns a line for each sandbox whose owner is gone, and with it the
-// directory that Setup wrote the sandbox's files to. repair undoes them.
+// directory that Setup wrote the sandbox's files to. repair undoes
+// them, and removes temporary files.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]string, error) {
 	sandboxes, err := m.sandboxes()
 	if err != nil {
@@ -25,6 +29,10 @@ func (m *Manager) Check(ctx context.Context, repair bool) ([]string, error) {
 		if repair {
 			errs = append(errs, m.Teardown(ctx, s.ID))
 		}
+	}
+	for _, dir := range []string{filepath.Join(m.roots.Data, "network"), filepath.Join(m.roots.Run, "network")} {
+		files, err := state.Sweep(dir, repair)
+		found, errs = append(found, files...), append(errs, err)
 	}
 	return found, errors.Join(errs...)
 }

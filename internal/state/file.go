@@ -23,7 +23,7 @@ func WriteFile(path string, data []byte, perm os.FileMode) error {
 // WriteFileFrom is WriteFile for content that fill produces.
 func WriteFileFrom(path string, perm os.FileMode, fill func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".tmp-"+filepath.Base(path)+"-")
+	f, err := os.CreateTemp(dir, tempPrefix+filepath.Base(path)+"-")
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func WriteVolatileJSON(path string, v any) error {
 // file is complete or absent, but it is not synced, which saves a millisecond, and
 // many where others write to the disk. A power cut may leave an empty file.
 func WriteVolatile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/kist-containers/kist/internal/sys"
 )
@@ -13,6 +14,9 @@ import (
 // trashPrefix marks a renamed tree whose removal is under way. Names of objects
 // start with a letter or a digit, so no object has it.
 const trashPrefix = ".trash-"
+
+// tempPrefix begins the name of a file that is being written.
+const tempPrefix = ".tmp-"
 
 // Discard makes path invisible by renaming it within its directory and returns
 // its new place, for Purge to remove. It succeeds with "" when path is absent.
@@ -58,8 +62,35 @@ func Purge(dir string) error {
 	return errors.Join(errs...)
 }
 
+// stale is an age at which nobody still writes a temporary file.
+const stale = time.Minute
+
+// Sweep names the temporary files that killed commands left in dir, and with repair
+// removes them. It needs no lock: it passes over those of the last minute.
+func Sweep(dir string, repair bool) (found []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tempPrefix) || e.IsDir() {
+			continue
+		}
+		if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < stale {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		found = append(found, "temporary file "+path)
+		if repair {
+			errs = append(errs, os.Remove(path))
+		}
+	}
+	return found, errors.Join(append(errs, err)...)
+}
+
 // IsLitter reports whether a directory entry is a temporary file or a discarded
 // tree: something that listings pass over.
 func IsLitter(name string) bool {
-	return strings.HasPrefix(name, trashPrefix) || strings.HasPrefix(name, ".tmp-")
+	return strings.HasPrefix(name, trashPrefix) || strings.HasPrefix(name, tempPrefix)
 }

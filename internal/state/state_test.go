@@ -210,3 +210,26 @@ func TestDefaultRoots(t *testing.T) {
 		t.Error("a relative root was taken")
 	}
 }
+
+func TestSweepTakesOldTemporaryFilesAlone(t *testing.T) {
+	dir := t.TempDir()
+	for name, age := range map[string]time.Duration{".tmp-old": time.Hour, ".tmp-new": 0, "file": time.Hour} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		os.Chtimes(path, time.Time{}, time.Now().Add(-age))
+	}
+	for _, repair := range []bool{false, true} {
+		found, err := Sweep(dir, repair)
+		if err != nil || len(found) != 1 || found[0] != "temporary file "+filepath.Join(dir, ".tmp-old") {
+			t.Errorf("found %v, %v", found, err)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("left: %v", left)
+	}
+	if found, err := Sweep(filepath.Join(dir, "none"), true); found != nil || err != nil {
+		t.Errorf("%v, %v", found, err)
+	}
+}
