@@ -37,9 +37,9 @@ func (b *Builder) Build(ctx context.Context, req *Request, show *display) (_ *Re
 	defer leave()
 	guarded := new(guardian)
 	defer guarded.dismiss()
-	platforms := req.Platforms
-	if len(platforms) == 0 {
-		platforms = []v1.Platform{hostPlatform()}
+	platforms, err := (&job{b: b, req: req, ctx: c}).platforms(ctx)
+	if err != nil {
+		return nil, err
 	}
 	extra := newSources()
 	defer extra.Close()

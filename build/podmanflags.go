@@ -27,6 +27,7 @@ type podmanFlags struct {
 	CacheTTL          time.Duration `name:"cache-ttl" help:"Use no cached step that is older." placeholder:"DURATION"`
 	OmitHistory       bool          `help:"Leave the history out of the image."`
 	Format            string        `help:"oci." placeholder:"FORMAT"`
+	AllPlatforms      bool          `help:"Build for all platforms that the base images are there for."`
 	Arch              string        `help:"Architecture to build for." placeholder:"ARCH"`
 	OS                string        `name:"os" help:"Operating system to build for: linux." placeholder:"OS"`
 	Variant           string        `help:"Variant of --arch." placeholder:"VARIANT"`
@@ -71,6 +72,9 @@ func (f *podmanFlags) apply(r *Request) (err error) {
 	}
 	if !f.Layers {
 		r.NoCache, r.Squash = true, true
+	}
+	if r.AllPlatforms = f.AllPlatforms; r.AllPlatforms && (len(r.Platforms) > 0 || f.Arch+f.OS+f.Variant != "") {
+		return errors.New("--all-platforms and --platform, --arch, --os or --variant exclude each other")
 	}
 	if f.Arch+f.OS+f.Variant == "" {
 		return nil

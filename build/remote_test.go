@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/ui"
@@ -224,5 +225,25 @@ func TestInlineCacheGoesWithTheImage(t *testing.T) {
 	other.req = Request{CacheFrom: []CacheLocation{{Type: "registry", Where: host + "/base:1"}}}
 	if _, log := other.dockerfile("FROM base\n"); !strings.Contains(log, "nor an image that carries one") {
 		t.Errorf("an image without a cache: %s", log)
+	}
+}
+
+func TestAllPlatforms(t *testing.T) {
+	k := newKit(t)
+	amd, err := parsePlatform("linux/amd64")
+	must(t, err)
+	arm, err := parsePlatform("linux/arm64")
+	must(t, err)
+	k.file("a", "a")
+	k.req = Request{Platforms: []v1.Platform{amd, arm}, Tags: []string{"multi"}}
+	k.dockerfile("FROM scratch\nCOPY a /a\n")
+	k.req = Request{AllPlatforms: true, Tags: []string{"all"}}
+	res, _ := k.dockerfile("FROM multi AS m\nFROM multi\nCOPY --from=m a /b\n")
+	if len(res.Images) != 2 || platformName(res.Images[0].Platform) != "linux/amd64" || platformName(res.Images[1].Platform) != "linux/arm64" {
+		t.Errorf("built %+v, want amd64 and arm64", res.Images)
+	}
+	k.file("Dockerfile", "FROM scratch\nCOPY a /\n")
+	if _, _, err := k.try(); err == nil || !strings.Contains(err.Error(), "no base image says") {
+		t.Errorf("from scratch: %v", err)
 	}
 }

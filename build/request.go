@@ -21,6 +21,8 @@ type Request struct {
 	Annotations map[string]string
 	// Platforms to build for; none is this machine's.
 	Platforms []v1.Platform
+	// AllPlatforms builds for those that the base images have.
+	AllPlatforms bool
 	// Contexts are --build-context: a directory, docker-image://REF, or a URL.
 	Contexts map[string]string
 	// Pull is always, missing or never, for base images.

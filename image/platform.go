@@ -1,12 +1,15 @@
 package image
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/kist-containers/kist/image/registry"
 )
 
 // ParsePlatform reads os[/arch[/variant]]; "" is this machine's.
@@ -114,6 +117,37 @@ func choose(manifests []v1.Descriptor, p v1.Platform) (v1.Descriptor, error) {
 		return manifests[0], nil
 	}
 	return v1.Descriptor{}, fmt.Errorf("no image for %s (there are %s)", p, strings.Join(platforms(manifests), ", "))
+}
+
+// Platforms lists those that ref is there for: by its list in the store, by what
+// its registry says, or as the one of an image that is no list. config nil is the
+// machine's.
+func (s *Store) Platforms(ctx context.Context, ref string, config *registry.Config) ([]v1.Platform, error) {
+	if config == nil {
+		config = defaultConfig()
+	}
+	data, d, err := s.document(ctx, config, ref)
+	if err != nil {
+		return nil, err
+	}
+	if !d.MediaType.IsIndex() {
+		img, err := s.Ensure(ctx, ref, PullMissing, PullOptions{Registry: config})
+		if err != nil {
+			return nil, err
+		}
+		return []v1.Platform{*img.Config.Platform()}, nil
+	}
+	im, err := parseIndex(data, d.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	var all []v1.Platform
+	for _, m := range im.Manifests {
+		if m.Platform != nil && m.Platform.OS != "unknown" {
+			all = append(all, normalize(*m.Platform))
+		}
+	}
+	return all, nil
 }
 
 func platforms(manifests []v1.Descriptor) []string {
