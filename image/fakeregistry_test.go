@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -27,6 +28,8 @@ type fakeRegistry struct {
 	sent, requests atomic.Int64
 	// cutAfter ends each blob's response after so many bytes, 0 never.
 	cutAfter atomic.Int64
+	// reset ends them by a reset of the connection, which loses what is under way.
+	reset atomic.Bool
 	// intercept answers in place of the registry when it returns true.
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -70,6 +73,14 @@ func (f *fakeRegistry) blob(w http.ResponseWriter, r *http.Request, inner http.H
 	}
 	n, _ := w.Write(body)
 	f.sent.Add(int64(n))
+	if !f.reset.Load() {
+		return
+	}
+	http.NewResponseController(w).Flush()
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
 }
 
 func (f *fakeRegistry) host() string { return strings.TrimPrefix(f.URL, "http://") }

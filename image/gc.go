@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/reexec"
 	"github.com/kist-containers/kist/internal/state"
@@ -257,6 +258,7 @@ func reaperMain() int {
 		return 0 // another one is at it, or the store is gone
 	}
 	defer lock.Unlock()
+	yieldToOthers()
 	for again := true; again; {
 		again = false
 		for _, name := range readNames(".") {
@@ -266,4 +268,14 @@ func reaperMain() int {
 		}
 	}
 	return 0
+}
+
+// yieldToOthers lets every other process have processor and disk first: a load
+// after an rmi took four times as long beside a reaper of equal rank.
+func yieldToOthers() {
+	const whoGroup, classIdle, classShift = 2, 3, 13
+	// By group, which setsid made this process's own: by process, Linux means
+	// one thread.
+	unix.Setpriority(unix.PRIO_PGRP, 0, 19)
+	unix.Syscall(unix.SYS_IOPRIO_SET, whoGroup, 0, classIdle<<classShift)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	kreg "github.com/kist-containers/kist/image/registry"
 )
@@ -71,6 +73,27 @@ func TestDownloadResumesWhenCut(t *testing.T) {
 	}
 	if read(t, img.LowerDirs()[0], "f") != b.String() {
 		t.Error("content differs")
+	}
+}
+
+func TestResetConnectionsLoseLittle(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20) != nil {
+		t.Skip("needs CAP_NET_ADMIN")
+	}
+	s, f := newStore(t), newRegistry(t)
+	noise := make([]byte, 12<<20)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	r := f.push(t, "big:1", []layerOf{{"f": string(noise)}}, nil)
+	f.cutAfter.Store(1 << 20)
+	f.reset.Store(true)
+	mustPull(t, s, r.name)
+	if got, size := f.sent.Load(), r.manifest.Layers[0].Size; got > size*13/10 {
+		t.Errorf("transferred %d bytes for a blob of %d", got, size)
 	}
 }
 

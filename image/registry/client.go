@@ -47,7 +47,7 @@ func newClient(c *Config, s server) (*client, error) {
 	}
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: wideWindow}).DialContext,
 		TLSClientConfig:     tlsConfig,
 		TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
