@@ -63,6 +63,11 @@ func (f *podmanFlags) apply(r *Request) (err error) {
 	r.Ignorefile, r.From = f.Ignorefile, f.From
 	r.AllStages, r.OmitHistory, r.CacheTTL = !f.SkipUnusedStages, f.OmitHistory, f.CacheTTL
 	r.SquashAll, r.DropLabels, r.Created, r.List = f.SquashAll, !f.InheritLabels, f.CreatedAnnotation, f.Manifest
+	if f.Manifest != "" {
+		if _, err := image.ParseReference(f.Manifest); err != nil {
+			return fmt.Errorf("--manifest: %w", err)
+		}
+	}
 	r.OSVersion, r.OSFeatures = f.OSVersion, f.OSFeature
 	if r.Retry, r.RetryDelay = f.Retry, f.RetryDelay; f.Retry < 0 || f.RetryDelay < 0 {
 		return errors.New("--retry and --retry-delay: want no negative ones")
