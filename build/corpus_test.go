@@ -69,7 +69,7 @@ func TestGolden(t *testing.T) {
 			res, _ := k.build()
 			var cfg v1.ConfigFile
 			must(t, json.Unmarshal(res.Images[0].config, &cfg))
-			got := k.files(&*res) + described(t, res.Images[0].config) + fmt.Sprintf("history: %d\n", len(cfg.History)-3)
+			got := k.files(res) + described(t, res.Images[0].config) + fmt.Sprintf("history: %d\n", len(cfg.History)-3)
 			golden := filepath.Join("testdata/golden", caseName(path))
 			if *update {
 				must(t, os.MkdirAll("testdata/golden", 0o755))

@@ -111,12 +111,12 @@ func tree(t *testing.T, files int) (root *os.File, dir string) {
 // fills and removes volumes: each volume is then absent, or can be filled, and is
 // never half.
 func TestKilledCreatorsAndCopies(t *testing.T) {
-	root, top := tree(t, 40)
+	_, top := tree(t, 40)
 	base := filepath.Dir(top)
 	os.Rename(top, filepath.Join(base, "moved"))
 	os.Mkdir(filepath.Join(base, "image"), 0o755)
 	os.Rename(filepath.Join(base, "moved"), filepath.Join(base, "image", "tree"))
-	root = must[*os.File](t)(os.Open(filepath.Join(base, "image")))
+	root := must[*os.File](t)(os.Open(filepath.Join(base, "image")))
 	defer root.Close()
 	s := Open(state.Roots{Data: filepath.Join(base, "data"), Run: filepath.Join(base, "run")}, Options{})
 	ctx := context.Background()

@@ -70,6 +70,7 @@ func MessageQueues() specs.Mount {
 	return specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: unlessWritable(true)}
 }
 
+// SharedMemory is /dev/shm; size is in bytes.
 func SharedMemory(size int64) specs.Mount {
 	return specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
 		Options: append(unlessWritable(true), "mode=1777", "size="+strconv.FormatInt(cmp.Or(size, DefaultShm), 10))}
