@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/container/units"
 	"github.com/kist-containers/kist/internal/ui"
@@ -74,6 +76,7 @@ func (c *InstallCmd) Run(e *container.Engine, out *ui.Output) error {
 }
 
 func (c *InstallCmd) install(e *container.Engine, out *ui.Output) error {
+	unix.Umask(0o022) // users' service managers read it too
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -100,10 +103,6 @@ func (c *InstallCmd) install(e *container.Engine, out *ui.Output) error {
 			return err
 		}
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
-		// Readable whatever the umask is: systemd shows them to everybody.
-		if err := os.Chmod(path, 0o644); err != nil {
 			return err
 		}
 		out.Print(path)

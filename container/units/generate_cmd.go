@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
@@ -129,6 +131,7 @@ func (c *GenerateCmd) writeFile(name, text string, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
+	unix.Umask(0o022) // units are for all to read
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kist-containers/kist/container"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
@@ -103,6 +105,7 @@ func (c *QuadletInstallCmd) install(dir string, files []string, out *ui.Output) 
 		}
 		texts[name] = data
 	}
+	unix.Umask(0o022) // units are for all to read
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ _kist() {
 		list=$(kist --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p')
 	else
 		case ${line[-1]} in
-		container|image|network|volume|system|builder|buildx|healthcheck)
+		container|image|network|volume|system|builder|buildx|healthcheck|secret|manifest|quadlet|generate)
 			list=$(kist "${line[@]}" --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\).*/\1/p') ;;
 		*) list=$(_kist_names "${line[0]} ${line[1]-}") ;;
 		esac
@@ -54,7 +54,7 @@ function __kist_complete
 		kist --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'
 	else
 		switch $line[-1]
-			case container image network volume system builder healthcheck
+			case container image network volume system builder healthcheck secret manifest quadlet generate
 				kist $line --help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\).*/\1/p'
 			case '*'
 				switch $line[1]
