@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -373,5 +374,31 @@ func TestPoolsAvoidTheHostsRoutes(t *testing.T) {
 	bridge(t, m, y)
 	if y.Subnet != "10.200.0.0/28" {
 		t.Errorf("%s", y.Subnet)
+	}
+}
+
+func TestManyNetworksInSmallPools(t *testing.T) {
+	m := newManager(t)
+	m.o.AddressPools = "10.200.0.0/20:28"
+	taken := map[string]bool{}
+	for i := range 256 {
+		n := &Network{Name: fmt.Sprint("n", i)}
+		if err := m.Create(context.Background(), n); err != nil || taken[n.Subnet] {
+			t.Fatal(n.Name, n.Subnet, err)
+		}
+		taken[n.Subnet] = true
+	}
+	if err := m.Create(context.Background(), &Network{Name: "more"}); err == nil {
+		t.Error("a network beyond the pools")
+	}
+	if err := m.Remove(context.Background(), "n77"); err != nil {
+		t.Fatal(err)
+	}
+	again := &Network{Name: "again"}
+	if err := m.Create(context.Background(), again); err != nil || !taken[again.Subnet] {
+		t.Error(again.Subnet, err)
+	}
+	if removed, err := m.Prune(context.Background(), nil); err != nil || len(removed) != 256 {
+		t.Error(len(removed), err)
 	}
 }
