@@ -69,8 +69,8 @@ func unmountImages(ctx context.Context, s *image.Store) error {
 // What kist keeps in its two trees. Whatever else is there is not kist's.
 var (
 	dataNames = [...]string{"container", "image", "layer", "build", "network", "volume", "secret", "lock"}
-	runNames  = [...]string{"container", "container-mount", "image-mount", "network", "netns", "runtime", "volume",
-		"events.jsonl", "events.jsonl.1", "iptables.json", "ip6tables.json", "lock"}
+	runNames  = [...]string{"container", "container-mount", "image-mount", "build", "network", "netns", "port", "runtime", "volume",
+		"events.jsonl", "events.jsonl.1", "iptables.known", "ip6tables.known", "lock"}
 )
 
 func removeRoots(r state.Roots) error {
