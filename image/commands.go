@@ -25,6 +25,7 @@ type Cmds struct {
 	Mount   MountCmd   `cmd:"" help:"Mount images read-only and print where"`
 	Unmount UnmountCmd `cmd:"" aliases:"umount" help:"Unmount images"`
 	Copy    CopyCmd    `cmd:"" aliases:"cp" help:"Copy an image between registries, archives and directories"`
+	Scp     ScpCmd     `cmd:"" help:"Send an image to another host or fetch it, by ssh"`
 	Search  SearchCmd  `cmd:"" help:"Search a registry"`
 }
 

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,15 +19,16 @@ import (
 
 // LoginCmd is `kist login`.
 type LoginCmd struct {
-	Authfile      string `help:"File to keep the credentials in." placeholder:"FILE"`
-	CertDir       string `help:"Directory with *.crt, *.cert and *.key for the registry." placeholder:"DIR"`
-	GetLogin      bool   `help:"Print the user that is logged in."`
-	Password      string `short:"p" help:"Password; better typed, or given by --password-stdin." placeholder:"PASSWORD"`
-	PasswordStdin bool   `help:"Read the password from standard input."`
-	TLSVerify     bool   `name:"tls-verify" default:"true" negatable:"" help:"Require HTTPS with a valid certificate."`
-	Username      string `short:"u" help:"User." placeholder:"USER"`
-	Verbose       bool   `short:"v" help:"Say where the credentials are kept."`
-	Server        string `arg:"" optional:"" help:"Registry; docker.io without it."`
+	Authfile       string `xor:"authfile" help:"File to keep the credentials in." placeholder:"FILE"`
+	CompatAuthFile string `xor:"authfile" help:"Same as --authfile: what kist writes is docker's format." placeholder:"FILE"`
+	CertDir        string `help:"Directory with *.crt, *.cert and *.key for the registry." placeholder:"DIR"`
+	GetLogin       bool   `help:"Print the user that is logged in."`
+	Password       string `short:"p" help:"Password; better typed, or given by --password-stdin." placeholder:"PASSWORD"`
+	PasswordStdin  bool   `help:"Read the password from standard input."`
+	TLSVerify      bool   `name:"tls-verify" default:"true" negatable:"" help:"Require HTTPS with a valid certificate."`
+	Username       string `short:"u" help:"User." placeholder:"USER"`
+	Verbose        bool   `short:"v" help:"Say where the credentials are kept."`
+	Server         string `arg:"" optional:"" help:"Registry; docker.io without it."`
 }
 
 // Validate refuses two passwords.
@@ -46,7 +48,7 @@ func (c *LoginCmd) Run(ctx context.Context, out *ui.Output) error {
 	if err != nil {
 		return err
 	}
-	flags := RegistryFlags{Authfile: c.Authfile, CertDir: c.CertDir, TLSVerify: c.TLSVerify}
+	flags := RegistryFlags{Authfile: cmp.Or(c.Authfile, c.CompatAuthFile), CertDir: c.CertDir, TLSVerify: c.TLSVerify}
 	keys := flags.keychain()
 	old, err := keys.Lookup(ctx, host, "")
 	if err != nil {
@@ -131,14 +133,15 @@ func serverHost(s string) (string, error) {
 
 // LogoutCmd is `kist logout`.
 type LogoutCmd struct {
-	All      bool   `short:"a" help:"From all registries."`
-	Authfile string `help:"File with the credentials." placeholder:"FILE"`
-	Server   string `arg:"" optional:"" help:"Registry; docker.io without it."`
+	All            bool   `short:"a" help:"From all registries."`
+	Authfile       string `xor:"authfile" help:"File with the credentials." placeholder:"FILE"`
+	CompatAuthFile string `xor:"authfile" help:"Same as --authfile." placeholder:"FILE"`
+	Server         string `arg:"" optional:"" help:"Registry; docker.io without it."`
 }
 
 // Run forgets the credentials.
 func (c *LogoutCmd) Run(out *ui.Output) error {
-	flags := RegistryFlags{Authfile: c.Authfile}
+	flags := RegistryFlags{Authfile: cmp.Or(c.Authfile, c.CompatAuthFile)}
 	keys := flags.keychain()
 	host, err := serverHost(c.Server)
 	if err != nil {

@@ -57,6 +57,7 @@ type platformFlags struct {
 	OS         string   `help:"Operating system." placeholder:"OS"`
 	OSVersion  string   `help:"Version of the operating system." placeholder:"VERSION"`
 	OSFeatures []string `help:"Features of the operating system." placeholder:"FEATURE"`
+	Features   []string `help:"Features of the processor." placeholder:"FEATURE"`
 	Variant    string   `help:"Variant of the architecture." placeholder:"VARIANT"`
 	Annotation []string `sep:"none" help:"Annotation of the entry." placeholder:"KEY=VALUE"`
 }
@@ -76,6 +77,9 @@ func (f *platformFlags) apply(d *v1.Descriptor) error {
 	}
 	if len(f.OSFeatures) > 0 {
 		p.OSFeatures = f.OSFeatures
+	}
+	if len(f.Features) > 0 {
+		p.Features = f.Features
 	}
 	d.Platform = &p
 	var err error
