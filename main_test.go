@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -179,6 +181,27 @@ func clean(env *testscript.Env) {
 		cmd := exec.Command("kist", args...)
 		cmd.Env = env.Vars
 		cmd.Run()
+	}
+	removeCgroups(env.Getenv("KIST_CGROUP_PARENT"))
+}
+
+// removeCgroups removes the parent of a script's cgroups from each hierarchy, as
+// far as nothing lives below: kist keeps parents, which may be the user's.
+func removeCgroups(parent string) {
+	for _, hierarchies := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		tops, _ := filepath.Glob(hierarchies + parent)
+		for _, top := range tops {
+			var dirs []string
+			filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					dirs = append(dirs, path)
+				}
+				return nil
+			})
+			for _, dir := range slices.Backward(dirs) {
+				os.Remove(dir)
+			}
+		}
 	}
 }
 
