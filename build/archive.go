@@ -16,6 +16,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // decompress looks at the first bytes of r and undoes gzip, bzip2, xz or zstd;
@@ -43,7 +45,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 
 // isArchive reports whether the file p is a tar archive, compressed or not.
 func (s *source) isArchive(p string) bool {
-	f, err := s.open(p, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := sys.OpenRegular(s.root, p)
 	if err != nil {
 		return false
 	}
@@ -59,7 +61,7 @@ func (s *source) isArchive(p string) bool {
 
 // unpack writes the archive's content below dest.
 func (w *copier) unpack(g *group, dest string) (err error) {
-	f, err := g.src.open(g.items[0].path, unix.O_RDONLY|unix.O_NONBLOCK)
+	f, err := sys.OpenRegular(g.src.root, g.items[0].path)
 	if err != nil {
 		return err
 	}

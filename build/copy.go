@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // A copyStep is a COPY or ADD with its words expanded.
@@ -256,7 +258,7 @@ func (w *copier) regular(g *group, it *item, to string, m meta) error {
 		}
 		w.linked[inode] = to
 	}
-	in, err := g.src.open(it.path, unix.O_RDONLY|unix.O_NONBLOCK)
+	in, err := sys.OpenRegular(g.src.root, it.path)
 	if err != nil {
 		return err
 	}

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kist-containers/kist/internal/sys"
 )
 
@@ -147,17 +145,14 @@ func allDigits(s string) bool {
 // only, so that neither a FIFO nor a device holds the build up. A missing file
 // is empty.
 func readAccounts(root *os.File, path string) ([][]string, error) {
-	f, err := sys.OpenInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if notFound(err) {
+	f, err := sys.OpenRegular(root, path)
+	if notFound(err) || errors.Is(err, sys.ErrNotRegular) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errors.Join(err, nil)
-	}
 	var entries [][]string
 	lines := bufio.NewScanner(io.LimitReader(f, maxAccounts))
 	for lines.Scan() {

@@ -65,14 +65,14 @@ func (s *source) stat(p string) (st unix.Stat_t, err error) {
 
 // read returns the content of the regular file p, which has at most limit bytes.
 func (s *source) read(p string, limit int64) ([]byte, error) {
-	f, err := s.open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	f, err := sys.OpenRegular(s.root, p)
+	if errors.Is(err, sys.ErrNotRegular) {
+		return nil, fmt.Errorf("%s: not a regular file", p)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s: not a regular file", p))
-	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(data)) > limit {
 		err = fmt.Errorf("%s: larger than %s", p, ui.Binary(limit))

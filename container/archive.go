@@ -126,7 +126,7 @@ func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64
 	if err := t.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
 		return err
 	}
-	f, err := root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	f, err := openRegular(root, p)
 	if err != nil {
 		return err
 	}
@@ -134,6 +134,17 @@ func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64
 	// A file that grows meanwhile is cut, one that shrinks is an error of tar's.
 	_, err = io.Copy(t, io.LimitReader(f, h.Size))
 	return err
+}
+
+// openRegular opens what was a regular file when it was looked at: a container
+// that runs may have put a device or a FIFO in its place.
+func openRegular(root *os.Root, p string) (*os.File, error) {
+	f, err := root.OpenFile(p, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return sys.ReopenRegular(f)
 }
 
 // unpackOptions say whose the files become.

@@ -10,10 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/kist-containers/kist/internal/sys"
 )
 
 // accountFlags are podman's on /etc/passwd and /etc/group. docker leaves both
@@ -148,16 +144,10 @@ func (m *specMaker) ownFile(path string, data []byte) error {
 
 // imageFile reads a small regular file of the image; one that is not there is empty.
 func imageFile(root *os.File, path string) ([]byte, error) {
-	file, err := sys.OpenInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the image's %s: %w", path, err)
+	file, err := openImageFile(root, path)
+	if file == nil {
+		return nil, err
 	}
 	defer file.Close()
-	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("the image's %s is not a regular file", path)
-	}
 	return io.ReadAll(io.LimitReader(file, mostPasswd))
 }

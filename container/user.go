@@ -180,20 +180,13 @@ func (l groupList) of(user string) []uint32 {
 }
 
 // eachLine calls f with the fields of each line of a small file of the image
-// until it returns false. A file that is not there has no lines; one that is not
-// a regular file is not read, so that a fifo or a device cannot hold us.
+// until it returns false. A file that is not there has no lines.
 func eachLine(root *os.File, path string, f func(fields []string) bool) error {
-	file, err := sys.OpenInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the image's %s: %w", path, err)
+	file, err := openImageFile(root, path)
+	if file == nil {
+		return err
 	}
 	defer file.Close()
-	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
-		return fmt.Errorf("the image's %s is not a regular file", path)
-	}
 	lines := bufio.NewScanner(io.LimitReader(file, mostPasswd))
 	lines.Buffer(make([]byte, 4096), mostPasswdLine)
 	for lines.Scan() {
@@ -209,4 +202,18 @@ func eachLine(root *os.File, path string, f func(fields []string) bool) error {
 		return fmt.Errorf("read the image's %s: %w", path, err)
 	}
 	return nil
+}
+
+// openImageFile opens a regular file of the image: nil when it is not there.
+func openImageFile(root *os.File, path string) (*os.File, error) {
+	file, err := sys.OpenRegular(root, path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, nil
+	case errors.Is(err, sys.ErrNotRegular):
+		return nil, fmt.Errorf("the image's %s is not a regular file", path)
+	case err != nil:
+		return nil, fmt.Errorf("read the image's %s: %w", path, err)
+	}
+	return file, nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // DiffOptions say how an upper directory is packed.
@@ -136,7 +138,7 @@ func (p *packer) file(d *os.File, base string, hdr *tar.Header, st *unix.Stat_t)
 		}
 		p.links[id] = hdr.Name
 	}
-	f, err := open(d, base, 0)
+	f, err := openRegular(d, base)
 	if err != nil {
 		return err
 	}
@@ -160,6 +162,17 @@ func open(d *os.File, base string, flags int) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), base), nil
+}
+
+// openRegular opens what was a regular file when it was looked at: a container
+// that runs may have put a device or a FIFO in its place.
+func openRegular(d *os.File, base string) (*os.File, error) {
+	f, err := open(d, base, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return sys.ReopenRegular(f)
 }
 
 // header describes an object as an archive does.

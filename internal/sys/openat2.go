@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,4 +38,31 @@ func OpenInRoot(root *os.File, path string, flags int, perm uint32) (*os.File, e
 			return nil, &os.PathError{Op: "openat2", Path: path, Err: err}
 		}
 	}
+}
+
+// ErrNotRegular is wrapped by OpenRegular for what is no regular file.
+var ErrNotRegular = errors.New("not a regular file")
+
+// OpenRegular opens the regular file at path for reading, with root acting as
+// "/". Anything else is not opened at all: a FIFO would wait, and a device may
+// act on its open alone (a watchdog starts).
+func OpenRegular(root *os.File, path string) (*os.File, error) {
+	f, err := OpenInRoot(root, path, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ReopenRegular(f)
+}
+
+// ReopenRegular opens for reading the regular file of an O_PATH descriptor.
+func ReopenRegular(f *os.File) (*os.File, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: f.Name(), Err: ErrNotRegular}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 }

@@ -84,6 +84,21 @@ func (p Process) Open() (*os.File, error) {
 	return f, nil
 }
 
+// OpenFile opens a file below /proc/PID of p itself, as "root" or "ns/mnt", or
+// returns ErrGone: another process of the number may have the host's.
+func (p Process) OpenFile(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", p.Pid, name), flags, 0)
+	// Checked after the open: if it is the same process now, the file is its.
+	if err == nil && !p.Alive() {
+		f.Close()
+		err = ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // Signal sends sig to p and to no process that came after it. It returns
 // ErrGone when p has ended. See pidfd_send_signal(2).
 func (p Process) Signal(sig unix.Signal) error {

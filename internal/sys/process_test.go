@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -35,6 +36,14 @@ func TestProcessIsGoneAfterItsEnd(t *testing.T) {
 	}
 	if (Process{p.Pid, p.Start + 1}).Alive() {
 		t.Error("a process with another start time counts as alive")
+	}
+	if f, err := p.OpenFile("root", unix.O_PATH); err != nil {
+		t.Errorf("root of a running process: %v", err)
+	} else {
+		f.Close()
+	}
+	if _, err := (Process{p.Pid, p.Start + 1}).OpenFile("root", unix.O_PATH); !errors.Is(err, ErrGone) {
+		t.Errorf("root of a later process of the number: %v, want ErrGone", err)
 	}
 	if err := p.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -72,5 +81,36 @@ func TestOpenInRootStaysInside(t *testing.T) {
 		if f.Read(buf); string(buf) != "inside" {
 			t.Errorf("link to %s leads out of the root", target)
 		}
+	}
+}
+
+// A FIFO would wait for a writer, and this device has no driver to open it.
+func TestOnlyRegularFilesAreOpened(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(unix.Mkfifo(dir+"/fifo", 0o600), os.Symlink("/fifo", dir+"/link"), os.Mkdir(dir+"/dir", 0o700),
+		os.WriteFile(dir+"/file", []byte("text"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"fifo", "link", "dir"}
+	if unix.Mknod(dir+"/device", unix.S_IFCHR|0o600, int(unix.Mkdev(250, 77))) == nil {
+		names = append(names, "device")
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, name := range names {
+		if _, err := OpenRegular(root, name); !errors.Is(err, ErrNotRegular) {
+			t.Errorf("open %s = %v, want %v", name, err, ErrNotRegular)
+		}
+	}
+	f, err := OpenRegular(root, "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if data, err := io.ReadAll(f); string(data) != "text" {
+		t.Errorf("read = %q, %v", data, err)
 	}
 }
