@@ -199,7 +199,7 @@ func (c *ExecCmd) process(e *Engine, ct *Config, argv []string) (*specs.Process,
 
 // become resolves -u by the container's own files as they are now.
 func (c *ExecCmd) become(e *Engine, ct *Config, proc *specs.Process) error {
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", e.process(ct.ID).Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := e.process(ct.ID).OpenFile("root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 // a mount that nobody else sees.
 func (e *Engine) openRootFS(c *Config) (*os.File, error) {
 	if e.Status(c.ID).Live() {
-		return os.OpenFile(fmt.Sprintf("/proc/%d/root", e.process(c.ID).Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return e.process(c.ID).OpenFile("root", unix.O_PATH|unix.O_DIRECTORY)
 	}
 	return e.openRoot(c, e.rootFS(c))
 }
@@ -29,7 +29,7 @@ func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
 	if !e.Status(c.ID).Live() {
 		return e.openRoot(c, e.rootFS(c))
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", e.process(c.ID).Pid))
+	ns, err := e.process(c.ID).OpenFile("ns/mnt", os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
