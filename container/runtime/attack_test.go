@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +62,58 @@ func TestMountTargetLinksStayInside(t *testing.T) {
 	b.wantOutput(outside + "\n")
 	if left, _ := os.ReadDir(outside); len(left) != 0 {
 		t.Errorf("the host's directory now has %v", left)
+	}
+}
+
+// CVE-2019-16884: a volume whose path in the image is a link to /proc.
+func TestLinkToProcIsNoMountTarget(t *testing.T) {
+	for _, link := range []string{"/proc", "/proc/sys", "/proc/self/attr"} {
+		for _, kind := range []string{"bind", "tmpfs"} {
+			b := newBundle(t, "true")
+			must(t, os.Symlink(link, b.root("data")))
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/data", Type: kind, Source: t.TempDir()})
+			b.wantRefused("leads it into /proc")
+		}
+	}
+}
+
+// CVE-2019-16884: where /proc is something else, no profile counts as set.
+func TestProfileIsSetOrNothingRuns(t *testing.T) {
+	b := newBundle(t, "true")
+	b.spec.Process.ApparmorProfile = "kist-no-such-profile"
+	b.wantRefused("apparmor profile")
+	b = newBundle(t, "true")
+	attr := t.TempDir()
+	must(t, os.MkdirAll(attr+"/1/task/1/attr/apparmor", 0o755))
+	must(t, os.Symlink("1/task/1", attr+"/thread-self"))
+	must(t, os.WriteFile(attr+"/1/task/1/attr/apparmor/exec", nil, 0o666))
+	b.spec.Mounts[0] = specs.Mount{Destination: "/proc", Type: "bind", Source: attr}
+	b.spec.Linux.MaskedPaths, b.spec.Linux.ReadonlyPaths = nil, nil
+	b.spec.Process.ApparmorProfile = "kist-no-such-profile"
+	b.wantRefused("/proc is not a proc file system")
+	b = newBundle(t, "sleep", "60")
+	b.start()
+	proc := *b.spec.Process
+	proc.Args, proc.ApparmorProfile = []string{"true"}, "kist-no-such-profile"
+	if p, err := b.r.Exec(context.Background(), b.id, &proc, ExecOptions{}); err == nil {
+		p.Wait()
+		t.Error("exec ran a program without its profile")
+	}
+}
+
+// A directory that others share may have a link where the node was made.
+func TestNodeThatIsNowALinkIsNotOwned(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/host", nil, 0o600))
+	must(t, os.Symlink("host", dir+"/null"))
+	d, err := os.Open(dir)
+	must(t, err)
+	defer d.Close()
+	if err := own(d, "null", &defaultDevices[0], unix.S_IFCHR, 0o666); err == nil {
+		t.Error("a link was taken for the device")
+	}
+	if info, err := os.Stat(dir + "/host"); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file behind the link: %v, %v", info.Mode(), err)
 	}
 }
 
@@ -171,12 +225,23 @@ func wantReadOnly(t *testing.T, pid int) {
 	}
 }
 
-// CVE-2016-9962: who is in the container already cannot look into kist-init.
+// CVE-2016-9962: who is in the container already cannot look into kist-init, not
+// even with all the capabilities that it has.
 func TestWaitingInitCannotBeInspected(t *testing.T) {
 	b := newBundle(t, "true")
-	_, err := b.r.Create(context.Background(), b.id, CreateOptions{Bundle: b.dir, Spec: b.spec, Detached: true})
-	must(t, err)
+	created := make(chan error)
+	go func() {
+		goruntime.LockOSThread() // and never unlocked: the thread has lost a capability
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_PTRACE, 0, 0, 0)
+		if err == nil {
+			_, err = b.r.Create(context.Background(), b.id, CreateOptions{Bundle: b.dir, Spec: b.spec, Detached: true})
+		}
+		created <- err
+	}()
+	must(t, <-created)
 	defer b.delete()
+	most := slices.DeleteFunc(OwnCapabilities(), func(c string) bool { return c == "CAP_SYS_PTRACE" })
+	b.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: most, Effective: most, Permitted: most}
 	for _, file := range []string{"exe", "root", "cwd", "fd/0"} {
 		if out := b.exec("readlink", "/proc/1/"+file); out != "" {
 			t.Errorf("/proc/1/%s of a waiting init is %q", file, out)

@@ -111,11 +111,23 @@ func (p *initProcess) device(d *specs.LinuxDevice) error {
 	if err != nil {
 		return os.NewSyscallError("mknod", err)
 	}
-	return own(dir, name, d, mode)
+	return own(dir, name, d, kind, mode)
 }
 
-// own sets the owner, then the mode, which mknod has cut by the umask.
-func own(dir *os.File, name string, d *specs.LinuxDevice, mode uint32) error {
+// own sets the owner, then the mode, which mknod has cut by the umask: of the
+// node itself, as who shares the directory may have put a link in its place.
+func own(dir *os.File, name string, d *specs.LinuxDevice, kind, mode uint32) error {
+	f, err := sys.OpenInRoot(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if kind != unix.S_IFIFO {
+		err = verifyDevice(f, kind, uint32(d.Major), uint32(d.Minor))
+	}
+	if err != nil {
+		return err
+	}
 	uid, gid := 0, 0
 	if d.UID != nil {
 		uid = int(*d.UID)
@@ -123,10 +135,10 @@ func own(dir *os.File, name string, d *specs.LinuxDevice, mode uint32) error {
 	if d.GID != nil {
 		gid = int(*d.GID)
 	}
-	if err := unix.Fchownat(int(dir.Fd()), name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(int(f.Fd()), "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("fchownat", err)
 	}
-	return os.NewSyscallError("fchmodat", unix.Fchmodat(int(dir.Fd()), name, mode, 0))
+	return os.NewSyscallError("chmod", unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), mode))
 }
 
 // sameDevice accepts a node that is there already if it is the one wanted.

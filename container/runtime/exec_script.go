@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,11 @@ func (e *execution) run() (pid int, err error) {
 	if a := e.Process.OOMScoreAdj; a != nil {
 		// This process's own goes on to its child; lowering needs the host's root.
 		os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(*a)), 0)
+	}
+	// What the child inherits is this thread's.
+	goruntime.LockOSThread()
+	if err := labelExec(e.Process); err != nil {
+		return 0, err
 	}
 	if err := e.write(); err != nil {
 		return 0, err

@@ -116,7 +116,7 @@ func (p *initProcess) mount(i int, m *specs.Mount) error {
 			return err
 		}
 	}
-	target, err := sys.EnsureInRoot(p.root, m.Destination, true, 0o755)
+	target, err := p.target(m, true)
 	if err != nil {
 		return err
 	}
@@ -186,6 +186,24 @@ func (p *initProcess) attach(mount, target *os.File, plan mountPlan) error {
 	return sys.Attach(mount, target)
 }
 
+// target opens, or makes, what m is mounted on. No link of the image leads it
+// into /proc, whose files are believed; see writeProc.
+func (p *initProcess) target(m *specs.Mount, dir bool) (*os.File, error) {
+	f, err := sys.EnsureInRoot(p.root, m.Destination, dir, 0o755)
+	if err != nil || strings.HasPrefix(path.Clean(m.Destination)+"/", "/proc/") {
+		return f, err
+	}
+	var st unix.Statfs_t
+	if err = unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Type == unix.PROC_SUPER_MAGIC {
+		err = errors.New("a link of the image leads it into /proc")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 func (p *initProcess) realDirectory(path string) error {
 	f, err := sys.OpenInRoot(p.root, path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if os.IsNotExist(err) {
@@ -219,7 +237,7 @@ func (p *initProcess) bindMount(m *specs.Mount, plan mountPlan, given *os.File) 
 	if err := unix.Fstat(int(clone.Fd()), &st); err != nil {
 		return err
 	}
-	target, err := sys.EnsureInRoot(p.root, m.Destination, st.Mode&unix.S_IFMT == unix.S_IFDIR, 0o755)
+	target, err := p.target(m, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 	if err != nil {
 		return err
 	}

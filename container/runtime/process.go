@@ -24,15 +24,8 @@ func (p *initProcess) limits() error {
 	if err := setScheduler(proc); err != nil {
 		return err
 	}
-	if proc.ApparmorProfile != "" {
-		if err := os.WriteFile("/proc/thread-self/attr/apparmor/exec", []byte("exec "+proc.ApparmorProfile), 0); err != nil {
-			return fmt.Errorf("apparmor profile %s: %w", proc.ApparmorProfile, err)
-		}
-	}
-	if proc.SelinuxLabel != "" {
-		if err := os.WriteFile("/proc/thread-self/attr/exec", []byte(proc.SelinuxLabel), 0); err != nil {
-			return fmt.Errorf("selinux label %s: %w", proc.SelinuxLabel, err)
-		}
+	if err := labelExec(proc); err != nil {
+		return err
 	}
 	if m := p.Spec.Linux.MemoryPolicy; m != nil {
 		if err := setMemoryPolicy(m); err != nil {
@@ -41,6 +34,24 @@ func (p *initProcess) limits() error {
 	}
 	if per := p.Spec.Linux.Personality; per != nil {
 		return setPersonality(per)
+	}
+	return nil
+}
+
+// labelExec sets the AppArmor profile and the SELinux label that this thread, or
+// a child that it forks, gets with its next execve. The files are named without
+// links, so that writeProc takes no other for them.
+func labelExec(proc *specs.Process) error {
+	dir := fmt.Sprintf("/proc/%d/task/%d/attr/", os.Getpid(), unix.Gettid())
+	if proc.ApparmorProfile != "" {
+		if err := writeProc(dir+"apparmor/exec", "exec "+proc.ApparmorProfile); err != nil {
+			return fmt.Errorf("apparmor profile %s: %w", proc.ApparmorProfile, err)
+		}
+	}
+	if proc.SelinuxLabel != "" {
+		if err := writeProc(dir+"exec", proc.SelinuxLabel); err != nil {
+			return fmt.Errorf("selinux label %s: %w", proc.SelinuxLabel, err)
+		}
 	}
 	return nil
 }
