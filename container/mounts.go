@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -137,7 +136,7 @@ func (m *specMaker) ociMount(ctx context.Context, i int, w *volume.Mount, root *
 	var err error
 	switch w.Type {
 	case volume.TypeVolume:
-		o.Source, err = m.volumeSource(ctx, w, root)
+		o.Source, err = m.volumeSource(ctx, i, w, root)
 	case volume.TypeImage:
 		o.Source, err = m.imageSource(i, w)
 	}
@@ -148,7 +147,7 @@ func (m *specMaker) ociMount(ctx context.Context, i int, w *volume.Mount, root *
 		o.Source, err = m.overlayOver(i, o.Source)
 		return o, err
 	}
-	if w.Chown {
+	if w.Chown && w.Subpath == "" {
 		uid, gid, err := m.ownerOf(w)
 		if err == nil {
 			err = volume.Chown(o.Source, uid, gid)
@@ -182,7 +181,7 @@ func bindOptions(w *volume.Mount) []string {
 }
 
 // volumeSource attaches a volume and fills it when it is new.
-func (m *specMaker) volumeSource(ctx context.Context, w *volume.Mount, root *os.File) (string, error) {
+func (m *specMaker) volumeSource(ctx context.Context, i int, w *volume.Mount, root *os.File) (string, error) {
 	dir, err := m.e.Volumes.Attach(ctx, w.Source, m.c.ID)
 	if err != nil {
 		return "", err
@@ -197,7 +196,44 @@ func (m *specMaker) volumeSource(ctx context.Context, w *volume.Mount, root *os.
 	if w.Subpath == "" {
 		return dir, nil
 	}
-	return subpath(dir, w.Subpath)
+	top, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer top.Close()
+	return m.subpath(i, w, dir, top)
+}
+
+// subpath notes what is below dir, which is open as top, for the monitor to
+// mount, and returns where. A path would not do: other containers may have the
+// volume too, and put a link there at any moment.
+func (m *specMaker) subpath(i int, w *volume.Mount, dir string, top *os.File) (string, error) {
+	f, err := sys.OpenInRoot(top, w.Subpath, unix.O_PATH, 0)
+	if err != nil {
+		return "", fmt.Errorf("subpath %s: %w", w.Subpath, errors.Unwrap(err))
+	}
+	defer f.Close()
+	if w.Chown {
+		uid, gid, err := m.ownerOf(w)
+		if err == nil {
+			err = volume.ChownFile(f, uid, gid)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	at := m.e.dataDir(m.c.ID, bundleDir, fmt.Sprintf("subpath-%d", i))
+	os.Remove(at) // an earlier run's may have been of the other kind
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case info.IsDir():
+		err = os.Mkdir(at, 0o755)
+	default:
+		err = os.WriteFile(at, nil, 0o644)
+	}
+	m.images = append(m.images, monitor.ImageMount{Lowers: []string{dir}, Inside: w.Subpath, At: at})
+	return at, err
 }
 
 // imageSource notes an image for the monitor to mount, and returns where.
@@ -227,20 +263,7 @@ func (m *specMaker) imageSource(i int, w *volume.Mount) (string, error) {
 		return "", err
 	}
 	defer fs.Close()
-	inside, err := sys.OpenInRoot(fs, w.Subpath, unix.O_PATH, 0)
-	if err != nil {
-		return "", fmt.Errorf("subpath %s: %w", w.Subpath, errors.Unwrap(err))
-	}
-	defer inside.Close()
-	// The path is the one below the mount, which is attached nowhere: without links.
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(inside.Fd())))
-	if err != nil {
-		return "", err
-	}
-	if len(mount.Lowers) == 1 && mount.Upper == "" {
-		real = strings.TrimPrefix(real, mount.Lowers[0])
-	}
-	return filepath.Join(mount.At, real), nil
+	return m.subpath(i, w, mount.At, fs)
 }
 
 // overlayOver notes an overlay over a directory for the monitor to mount, and
@@ -330,25 +353,6 @@ func hostRanges(ranges []volume.IDRange, container []IDMap) ([]specs.LinuxIDMapp
 func devptsMount(w *volume.Mount) specs.Mount {
 	return specs.Mount{Destination: w.Target, Type: "devpts", Source: "devpts",
 		Options: append([]string{"nosuid", "noexec", "newinstance", "ptmxmode=0666"}, w.Options...)}
-}
-
-// subpath is a directory in a volume; no link of the volume leads out of it.
-func subpath(dir, sub string) (string, error) {
-	root, err := os.Open(dir)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	f, err := sys.OpenInRoot(root, sub, unix.O_PATH, 0)
-	if err != nil {
-		return "", fmt.Errorf("subpath %s: %w", sub, errors.Unwrap(err))
-	}
-	defer f.Close()
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
-	if err != nil || real != dir && !strings.HasPrefix(real, dir+"/") {
-		return "", fmt.Errorf("subpath %s: not in the volume", sub)
-	}
-	return real, nil
 }
 
 func (maker *specMaker) tmpfsMount(m *volume.Mount) (specs.Mount, error) {

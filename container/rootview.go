@@ -89,5 +89,9 @@ func (e *Engine) openMount(m volume.Mount) (*os.File, error) {
 	if errors.Is(err, unix.ENOTDIR) {
 		return nil, fmt.Errorf("%s: a single file is mounted there: start the container to reach it", m.Target)
 	}
-	return f, err
+	if err != nil || m.Subpath == "" {
+		return f, err
+	}
+	defer f.Close()
+	return sys.OpenInRoot(f, m.Subpath, unix.O_PATH|unix.O_DIRECTORY, 0)
 }

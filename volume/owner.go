@@ -24,24 +24,29 @@ func Chown(path string, uid, gid int) error {
 	if slices.Contains(systemDirs[:], path) {
 		return fmt.Errorf("U: %s is a directory of the system, whose owners stay", path)
 	}
-	var top unix.Stat_t
-	if err := unix.Lstat(path, &top); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	root, err := os.OpenRoot(path)
-	if errors.Is(err, unix.ENOTDIR) {
-		return chownOne(unix.AT_FDCWD, path, path, uid, gid, &top)
-	}
+	f, err := os.OpenFile(path, unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	dir, err := root.Open(".")
+	defer f.Close()
+	return ChownFile(f, uid, gid)
+}
+
+// ChownFile is Chown of an open file or directory.
+func ChownFile(f *os.File, uid, gid int) error {
+	var top unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &top); err != nil {
+		return err
+	}
+	if top.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return chownOne(int(f.Fd()), "", f.Name(), uid, gid, &top)
+	}
+	dir, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return chownDir(dir, path, uid, gid)
+	return chownDir(dir, f.Name(), uid, gid)
 }
 
 func chownDir(dir *os.File, path string, uid, gid int) error {
@@ -94,7 +99,7 @@ func chownOne(dir int, name, path string, uid, gid int, st *unix.Stat_t) error {
 	if int(st.Uid) == uid && int(st.Gid) == gid {
 		return nil
 	}
-	if err := unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH); err != nil {
 		return rootless.OwnerError(path, uid, gid, err)
 	}
 	return nil

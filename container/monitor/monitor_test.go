@@ -3,6 +3,7 @@ package monitor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestDetachKeys(t *testing.T) {
@@ -250,5 +253,31 @@ func BenchmarkLogWrite(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		l.write(kindStdout, time.Now(), data)
+	}
+}
+
+// CVE-2017-1002101: who shares a volume puts a link where another container
+// mounts a part of it.
+func TestSubpathStaysInside(t *testing.T) {
+	host, dir := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := ImageMount{Lowers: []string{dir}, Inside: "sub"}.open(false)
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs CAP_SYS_ADMIN")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for name, target := range map[string]string{"absolute": host, "climbs": "../" + filepath.Base(host), "magic": "/proc/self/root" + host} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := (ImageMount{Lowers: []string{dir}, Inside: name}).open(false); err == nil {
+			f.Close()
+			t.Errorf("a link to %s was followed", target)
+		}
 	}
 }

@@ -25,23 +25,39 @@ func privateMounts() error {
 // nobody else sees, in this thread's mount namespace. The host never has the
 // mount, and it is gone with the last process that does, however that ends.
 func (m *monitor) mountRoot(root *os.File) error {
-	defer root.Close()
-	at, err := openDir(filepath.Join(m.Bundle, "rootfs"))
-	if err != nil {
-		return err
-	}
-	defer at.Close()
-	return sys.Attach(root, at)
+	return attach(root, filepath.Join(m.Bundle, "rootfs"))
 }
 
 // mountImages mounts the other images that the container is to see.
 func (m *monitor) mountImages() error {
 	for _, i := range m.Images {
-		if err := Mount(i.RootFS(m.Rootless), i.At); err != nil {
+		mount, err := i.open(m.Rootless)
+		if err != nil {
+			return err
+		}
+		if err := attach(mount, i.At); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// open makes the detached mount of i.
+func (i ImageMount) open(rootless bool) (*os.File, error) {
+	if i.Inside == "" {
+		return Open(i.RootFS(rootless))
+	}
+	top, err := openDir(i.Lowers[0])
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	f, err := sys.OpenInRoot(top, i.Inside, unix.O_PATH, 0)
+	if err != nil {
+		return nil, fmt.Errorf("subpath %s: %w", i.Inside, err)
+	}
+	defer f.Close()
+	return sys.Clone(f, "", true, 0)
 }
 
 // unmountRoot undoes mountRoot and mountImages. Its success says that nothing is
@@ -64,8 +80,13 @@ func Mount(fs RootFS, target string) error {
 	if err != nil {
 		return err
 	}
+	return attach(mount, target)
+}
+
+// attach mounts the detached mount on target and closes it.
+func attach(mount *os.File, target string) error {
 	defer mount.Close()
-	at, err := openDir(target)
+	at, err := os.OpenFile(target, unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}

@@ -80,14 +80,18 @@ type RootFS struct {
 	Map *os.File
 }
 
-// An ImageMount is an image that a container has mounted beside its own.
+// An ImageMount is an image that a container has mounted beside its own, or what
+// is below a directory.
 type ImageMount struct {
 	// Lowers are its layers, top first; Upper and Work take what is written, ""
 	// for a read-only one.
 	Lowers []string `json:"lowers"`
 	Upper  string   `json:"upper,omitempty"`
 	Work   string   `json:"work,omitempty"`
-	// At is an existing directory, of the container's own.
+	// Inside is the path below the only one of Lowers that is meant, "" for all of
+	// it. No link leads out of there.
+	Inside string `json:"inside,omitempty"`
+	// At is an existing directory, or file, of the container's own.
 	At string `json:"at"`
 }
 
