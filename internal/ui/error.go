@@ -83,6 +83,11 @@ func Escape(s string) string {
 	if len(s) > maxLine {
 		s = s[:maxLine] + "…"
 	}
+	return visible(s)
+}
+
+// visible is Escape of any length.
+func visible(s string) string {
 	if strings.IndexFunc(s, control) < 0 {
 		return s
 	}

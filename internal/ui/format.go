@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -32,7 +33,15 @@ func (t Table) Write(w io.Writer, format string, quiet bool, rows []any) error {
 	if err := t.render(&b, format, quiet, rows); err != nil {
 		return err
 	}
-	_, err := w.Write(b.Bytes())
+	return show(w, b.Bytes())
+}
+
+// show writes b, which programs get as it is; a terminal gets no orders by it.
+func show(w io.Writer, b []byte) error {
+	if f, ok := w.(*os.File); ok && IsTerminal(f) {
+		b = []byte(visible(string(b)))
+	}
+	_, err := w.Write(b)
 	return err
 }
 
@@ -51,7 +60,7 @@ func (t Table) render(b *bytes.Buffer, format string, quiet bool, rows []any) er
 		return err
 	}
 	if !columns {
-		return eachRow(b, tmpl, rows)
+		return eachRow(b, tmpl, rows, func(line string) string { return line })
 	}
 	tab := tabwriter.NewWriter(b, 10, 1, 3, ' ', 0)
 	if !t.NoHeading {
@@ -60,13 +69,13 @@ func (t Table) render(b *bytes.Buffer, format string, quiet bool, rows []any) er
 		}
 		fmt.Fprintln(tab)
 	}
-	if err := eachRow(tab, tmpl, rows); err != nil {
+	if err := eachRow(tab, tmpl, rows, visible); err != nil {
 		return err
 	}
 	return tab.Flush()
 }
 
-func eachRow(w io.Writer, tmpl *template.Template, rows []any) error {
+func eachRow(w io.Writer, tmpl *template.Template, rows []any, form func(line string) string) error {
 	var line bytes.Buffer
 	for _, row := range rows {
 		line.Reset()
@@ -74,7 +83,7 @@ func eachRow(w io.Writer, tmpl *template.Template, rows []any) error {
 			return templateError(err)
 		}
 		line.WriteByte('\n')
-		if _, err := w.Write(line.Bytes()); err != nil {
+		if _, err := io.WriteString(w, form(line.String())); err != nil {
 			return err
 		}
 	}
@@ -197,8 +206,7 @@ func Inspect(w io.Writer, format string, objects []any) error {
 		if err := enc.Encode(objects); err != nil {
 			return err
 		}
-		_, err := w.Write(b.Bytes())
-		return err
+		return show(w, b.Bytes())
 	}
 	var b bytes.Buffer
 	if format == "json" {
@@ -208,8 +216,7 @@ func Inspect(w io.Writer, format string, objects []any) error {
 	} else if err := inspectTemplate(&b, format, objects); err != nil {
 		return err
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	return show(w, b.Bytes())
 }
 
 func inspectTemplate(b *bytes.Buffer, format string, objects []any) error {

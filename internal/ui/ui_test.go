@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 type row struct {
@@ -76,6 +80,53 @@ func TestEscapeShowsControlBytes(t *testing.T) {
 	} {
 		if got := Escape(in); got != want {
 			t.Errorf("Escape(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// terminal opens both ends of a pseudo-terminal that changes nothing.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("needs /dev/ptmx")
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+func TestTerminalsGetNoOrders(t *testing.T) {
+	rows := []any{row{ID: "0123", Names: "\x1b]0;x\a\u009bH"}}
+	for _, format := range []string{"", "{{.Names}}", "table {{.Names}}", "json"} {
+		master, slave := terminal(t)
+		if err := table.Write(slave, format, false, rows); err != nil {
+			t.Fatal(err)
+		}
+		if err := Inspect(slave, format, rows); err != nil && !strings.HasPrefix(format, "table") {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 4096)
+		n, err := master.Read(buf)
+		if text := string(buf[:n]); err != nil || !strings.Contains(text, "1b]0;x") || strings.ContainsAny(text, "\x1b\a\u009b") {
+			t.Errorf("format %q on a terminal = %q, %v", format, text, err)
+		}
+	}
+	// Columns are for people; what a program asked for is what it gets.
+	for format, want := range map[string]string{"table {{.Names}}": "NAMES\n\\x1b]0;x\\a\\u009bH\n", "{{.Names}}": "\x1b]0;x\a\u009bH\n"} {
+		var b bytes.Buffer
+		if err := table.Write(&b, format, false, rows); err != nil || b.String() != want {
+			t.Errorf("format %q = %q, %v; want %q", format, b.String(), err, want)
 		}
 	}
 }
