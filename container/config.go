@@ -116,6 +116,8 @@ type Security struct {
 	// ProcOptions are options of the mount of /proc.
 	ProcOptions     []string `json:"procOptions,omitempty"`
 	WritableCgroups bool     `json:"writableCgroups,omitempty"`
+	// SystemdCgroups is what an image may decide; see runtime.DefaultMounts.
+	SystemdCgroups bool `json:"systemdCgroups,omitempty"`
 	// Options are the --security-opt as they were given.
 	Options []string `json:"options,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -127,14 +128,15 @@ func setDefault(s *string, value string) {
 }
 
 // imageVolumes adds the image's volumes as anonymous ones, where nothing else is
-// mounted. A path that cannot be one is the image's fault and passed over.
+// mounted. A path that cannot be one is the image's fault and passed over, and so
+// is one that would stand for the kernel's own files.
 func (c *Config) imageVolumes(volumes map[string]struct{}, mode string) {
 	if mode == "ignore" {
 		return
 	}
 	for path := range volumes {
 		m, err := volume.ParseVolume(path, "/")
-		if err != nil || m.Source != "" {
+		if err != nil || m.Source != "" || ofKernel(m.Target) {
 			continue
 		}
 		taken := slices.ContainsFunc(c.Mounts, func(o volume.Mount) bool { return o.Target == m.Target })
@@ -148,6 +150,16 @@ func (c *Config) imageVolumes(volumes map[string]struct{}, mode string) {
 	}
 }
 
+// ofKernel reports whether what the kernel shows, or makes, is at the path.
+func ofKernel(path string) bool {
+	return slices.Contains([]string{"/proc", "/sys", "/dev", "/dev/pts"}, path) ||
+		strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/sys/")
+}
+
+// leastInterval is how often an image may have the host look at its health: the
+// check's start does not count for the container's limits.
+const leastInterval = 100 * time.Millisecond
+
 func (c *Config) imageHealth(h *v1.HealthConfig) {
 	if h == nil || len(h.Test) == 0 {
 		return
@@ -160,16 +172,18 @@ func (c *Config) imageHealth(h *v1.HealthConfig) {
 	}
 	c.Health.Test = h.Test
 	if c.Health.Interval == 0 {
-		c.Health.Interval = h.Interval
+		if c.Health.Interval = max(h.Interval, 0); h.Interval > 0 {
+			c.Health.Interval = max(h.Interval, leastInterval)
+		}
 	}
 	if c.Health.Timeout == 0 {
-		c.Health.Timeout = h.Timeout
+		c.Health.Timeout = max(h.Timeout, 0)
 	}
 	if c.Health.StartPeriod == 0 {
-		c.Health.StartPeriod = h.StartPeriod
+		c.Health.StartPeriod = max(h.StartPeriod, 0)
 	}
 	if c.Health.Retries == 0 {
-		c.Health.Retries = h.Retries
+		c.Health.Retries = max(h.Retries, 0)
 	}
 }
 

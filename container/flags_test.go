@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/runtime"
@@ -73,6 +75,24 @@ func TestImageEnv(t *testing.T) {
 	}
 	if image[1] != "A=1" {
 		t.Error("the image's own variables were changed")
+	}
+}
+
+// An image asks for no volume in place of what is the kernel's, which carries the
+// masks, and for no check that keeps the host busy.
+func TestImageConfigIsBounded(t *testing.T) {
+	c := &Config{}
+	c.imageVolumes(map[string]struct{}{"/proc": {}, "/proc/sys/net": {}, "/sys": {}, "/sys/../proc": {}, "/dev": {}, "/dev/pts/": {},
+		"/": {}, "../x": {}, "": {}, "/etc:/x": {}, "/data": {}}, "")
+	if len(c.Mounts) != 1 || c.Mounts[0].Target != "/data" {
+		t.Errorf("volumes = %+v, want /data alone", c.Mounts)
+	}
+	for given, want := range map[time.Duration]time.Duration{-5: 0, 0: 0, 1: leastInterval, time.Minute: time.Minute} {
+		c := &Config{}
+		c.imageHealth(&v1.HealthConfig{Test: []string{"CMD", "true"}, Interval: given, Timeout: -1, StartPeriod: -1, Retries: -1})
+		if h := c.Health; h.Interval != want || h.Timeout != 0 || h.StartPeriod != 0 || h.Retries != 0 {
+			t.Errorf("interval %v gives %+v, want %v", given, h, want)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/kist-containers/kist/container/runtime"
@@ -18,7 +19,7 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 	sec := &m.c.Security
 	s.Mounts = runtime.DefaultMounts{
 		HostSys: m.e.Rootless && m.c.Network.Mode == "host", NoTTYGroup: m.e.Rootless && !rootless.MapsGID(5),
-		WritableSys: sec.Privileged, WritableCgroups: sec.Privileged || sec.WritableCgroups, Proc: sec.ProcOptions,
+		WritableSys: sec.Privileged, WritableCgroups: sec.Privileged || sec.WritableCgroups, SystemdCgroups: m.systemdCgroups(), Proc: sec.ProcOptions,
 	}.Mounts()
 	s.Mounts = append(s.Mounts, m.ipcMounts()...)
 	for _, dest := range slices.Sorted(maps.Keys(m.files)) {
@@ -40,6 +41,13 @@ func (m *specMaker) mountList(s *specs.Spec) error {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: initPath, Type: "bind", Source: binary, Options: []string{"bind", "ro", "nosuid", "nodev"}})
 	}
 	return nil
+}
+
+// systemdCgroups leaves out what would change a mount that is the user's, or one
+// that another runtime makes in its own way.
+func (m *specMaker) systemdCgroups() bool {
+	users := slices.ContainsFunc(m.mounts, func(u specs.Mount) bool { return strings.HasPrefix(u.Destination, "/sys/fs/cgroup") })
+	return m.c.Security.SystemdCgroups && !users && (m.c.Runtime == "" || cgroups.IsCgroup2UnifiedMode())
 }
 
 // bindFile shows a file that kist made.

@@ -38,7 +38,7 @@ func (c *Config) forSystemd() {
 			c.Mounts = append(c.Mounts, volume.Mount{Type: volume.TypeTmpfs, Target: dir, Mode: 0o755, Size: c.SystemdSize, Options: []string{"exec", "tmpcopyup"}})
 		}
 	}
-	c.Security.WritableCgroups = true
+	c.Security.SystemdCgroups = true
 	setDefault(&c.StopSignal, systemdStop)
 	c.Env = mergeEnv([]string{"container=kist"}, c.Env)
 }

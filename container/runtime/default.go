@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -33,6 +34,9 @@ type DefaultMounts struct {
 	HostSys, NoTTYGroup bool
 	// WritableSys and WritableCgroups let the container write there.
 	WritableSys, WritableCgroups bool
+	// SystemdCgroups lets it write to as much of its cgroups as systemd needs and
+	// as does not let it lift its own limits.
+	SystemdCgroups bool
 	// Proc are further options of /proc.
 	Proc []string
 }
@@ -47,13 +51,38 @@ func (d DefaultMounts) Mounts() []specs.Mount {
 	if d.HostSys {
 		sys.Type, sys.Source, sys.Options = "bind", "/sys", append([]string{"rbind", "rro"}, sys.Options...)
 	}
-	return []specs.Mount{
+	return append([]specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: slices.Concat(unlessWritable(true), d.Proc)},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
 		sys,
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: unlessWritable(d.WritableCgroups)},
+		{Destination: cgroupRoot, Type: "cgroup", Source: "cgroup", Options: unlessWritable(d.WritableCgroups || d.SystemdCgroups && delegates())},
+	}, d.systemdHierarchy()...)
+}
+
+// systemdHierarchy makes systemd's own hierarchy writable, which has no limits.
+// On v2 there is none.
+func (d DefaultMounts) systemdHierarchy() []specs.Mount {
+	const own = cgroupRoot + "/systemd"
+	if _, err := os.Stat(own); err != nil || !d.SystemdCgroups || unifiedCgroups() {
+		return nil
 	}
+	return []specs.Mount{{Destination: own, Type: "bind", Source: own, Options: append(unlessWritable(true), "bind", "remount", "rw")}}
+}
+
+// delegates reports whether the kernel keeps the root of a cgroup namespace from
+// its own limits: the mount option nsdelegate; see cgroups(7).
+func delegates() bool {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || !unifiedCgroups() {
+		return false
+	}
+	for line := range strings.Lines(string(data)) {
+		if _, fs, _ := strings.Cut(line, " - "); strings.HasPrefix(fs, "cgroup2 ") && strings.Contains(fs, "nsdelegate") {
+			return true
+		}
+	}
+	return false
 }
 
 func unlessWritable(writable bool) []string {
