@@ -107,6 +107,12 @@ func (c *Config) fromImage(img *v1.Config, src *source) error {
 			labels[k] = v
 		}
 	}
+	// Which unit of the host it runs in, and auto-update restarts, is no image's word.
+	for _, name := range []string{UnitLabel, PodmanUnitLabel} {
+		if _, own := c.Labels[name]; !own {
+			delete(labels, name)
+		}
+	}
 	c.Labels = labels
 	for port := range img.ExposedPorts {
 		c.Exposed = append(c.Exposed, port)

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -86,6 +87,11 @@ func TestImageConfigIsBounded(t *testing.T) {
 		"/": {}, "../x": {}, "": {}, "/etc:/x": {}, "/data": {}}, "")
 	if len(c.Mounts) != 1 || c.Mounts[0].Target != "/data" {
 		t.Errorf("volumes = %+v, want /data alone", c.Mounts)
+	}
+	img := &v1.Config{Cmd: []string{"x"}, Labels: map[string]string{UnitLabel: "reboot.target", PodmanUnitLabel: "-Hevil", "other": "1"}}
+	c = &Config{Labels: map[string]string{UnitLabel: "web.service"}}
+	if err := c.fromImage(img, &source{}); err != nil || !maps.Equal(c.Labels, map[string]string{UnitLabel: "web.service", "other": "1"}) {
+		t.Errorf("labels = %v, %v; want the unit that the command line names", c.Labels, err)
 	}
 	for given, want := range map[time.Duration]time.Duration{-5: 0, 0: 0, 1: leastInterval, time.Minute: time.Minute} {
 		c := &Config{}

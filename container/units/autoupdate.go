@@ -133,7 +133,7 @@ func (u *updater) run(ctx context.Context, list []*task) (errs []error) {
 
 // restart restarts a unit; where that fails, with the images it had.
 func (u *updater) restart(ctx context.Context, unit string, list []*task) (word string, err error) {
-	_, err = u.systemd.do(ctx, "restart", unit)
+	_, err = u.systemd.do(ctx, "restart", "--", unit)
 	if err == nil {
 		return updatedYes, nil
 	}
@@ -145,7 +145,7 @@ func (u *updater) restart(ctx context.Context, unit string, list []*task) (word 
 			return notUpdated, errors.Join(fmt.Errorf("%s: %w", unit, err), tagErr)
 		}
 	}
-	if _, again := u.systemd.do(ctx, "restart", unit); again != nil {
+	if _, again := u.systemd.do(ctx, "restart", "--", unit); again != nil {
 		return notUpdated, errors.Join(fmt.Errorf("%s: %w", unit, err), again)
 	}
 	return rolledBack, fmt.Errorf("%s: runs its earlier image again: %w", unit, err)
