@@ -3,11 +3,11 @@ package build
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // A view is the merged tree of layers, writable into upper where there is one.
@@ -86,21 +86,15 @@ func (b *Builder) mount(fs monitor.RootFS) (*os.File, error) {
 }
 
 // inOwnMounts runs f on a thread with a mount namespace of its own, private to
-// the host's, and waits for it. The thread is never unlocked, so it dies with
-// what it mounted. See unshare(2): CLONE_FS comes with CLONE_NEWNS.
+// the host's, and waits for it. See unshare(2): CLONE_FS comes with CLONE_NEWNS.
 func inOwnMounts(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	return sys.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-			done <- os.NewSyscallError("unshare mounts", err)
-			return
+			return os.NewSyscallError("unshare mounts", err)
 		}
 		if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-			done <- os.NewSyscallError("make mounts private", err)
-			return
+			return os.NewSyscallError("make mounts private", err)
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }

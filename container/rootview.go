@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,22 +39,10 @@ func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
 // cloneRootOf makes a detached copy of the mount that is "/" in the mount
 // namespace ns. Only from within can it be copied; see open_tree(2).
 func cloneRootOf(ns *os.File) (root *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Never unlocked: the thread ends with this goroutine, and with it what
-		// it joined.
-		runtime.LockOSThread()
-		if err = unix.Unshare(unix.CLONE_FS); err != nil {
-			return
-		}
-		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			err = os.NewSyscallError("setns", err)
-			return
-		}
+	err = sys.InMounts(ns, func() error {
 		root, err = sys.Clone(nil, "/", false, 0)
-	}()
-	<-done
+		return err
+	})
 	return root, err
 }
 

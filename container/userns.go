@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
+	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/volume"
 )
 
@@ -310,16 +309,9 @@ func (m *specMaker) openSandbox() error {
 		return err
 	}
 	defer ns.Close()
-	done := make(chan error)
-	go func() {
-		goruntime.LockOSThread() // and never unlocked: the thread ends here
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("setns "+m.netns, err)
-			return
-		}
-		done <- errors.Join(
+	return sys.InNetwork(ns, func() error {
+		return errors.Join(
 			os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0),
 			os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0))
-	}()
-	return <-done
+	})
 }

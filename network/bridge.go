@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -224,20 +223,8 @@ func addAddress(h *netlink.Handle, link netlink.Link, addr *netlink.Addr) error 
 	}
 }
 
-// inNamespace runs f on a thread in ns. The thread is never unlocked, so it dies
-// with the goroutine.
-func inNamespace(ns *os.File, f func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- os.NewSyscallError("setns", err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
+// inNamespace runs f on a thread in ns.
+func inNamespace(ns *os.File, f func() error) error { return sys.InNetwork(ns, f) }
 
 // A namespace is a sandbox's network namespace, with a socket to its links.
 type namespace struct {
@@ -270,15 +257,13 @@ func openNamespace() (*namespace, error) {
 // makeNamespace makes a network namespace and keeps it by a bind mount on path.
 // Like: ip netns add, with lo up.
 func makeNamespace(path string) (ns *namespace, err error) {
-	made := make(chan struct{})
-	go func() {
-		defer close(made)
-		runtime.LockOSThread()
-		if err = newNamespace(path); err == nil {
-			ns, err = openNamespace()
+	err = sys.OnThread(func() error {
+		if err := newNamespace(path); err != nil {
+			return err
 		}
-	}()
-	<-made
+		ns, err = openNamespace()
+		return err
+	})
 	return ns, err
 }
 

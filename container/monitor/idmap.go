@@ -95,13 +95,10 @@ func overlayOf(layers []*os.File, writable *os.File, fs RootFS) (*os.File, error
 // overlayByPath is for older kernels: the layers are attached to paths, in a mount
 // namespace that ends with this call. Overlay holds copies of the mounts.
 func overlayByPath(layers []*os.File, writable *os.File, fs RootFS) (mount *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends here
+	err = sys.OnThread(func() error {
 		mount, err = overlayInPrivate(layers, writable, fs)
-	}()
-	<-done
+		return err
+	})
 	return mount, err
 }
 

@@ -55,7 +55,6 @@ type monitor struct {
 	// sockets are those of Hooks.Listen.
 	sockets []*os.File
 
-	spare *runtime.Spare
 	// inherited are the caller's descriptors, for the first run.
 	inherited []*os.File
 	proc      *runtime.Process // until it runs
@@ -83,14 +82,14 @@ func Main(hooks func(*Spec) Hooks) int {
 	unix.Umask(0o077)
 	// It stays open to the end: see reexec.Become.
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
+	unix.CloseOnExec(4) // its own binary: see Spawn
 	m := &monitor{wake: make(chan struct{}, 1)}
 	fresh := !slices.Contains(os.Args, settledArg)
 	if fresh {
 		// The mount namespace is going to be this thread's, and every child is
 		// forked from it.
 		goruntime.LockOSThread()
-		// An error shows again when an init is needed.
-		m.spare, _ = runtime.Prestart()
+		runtime.WarmUp()
 	}
 	var o order
 	files, err := conn.Receive(&o)
@@ -230,11 +229,10 @@ func (m *monitor) create() error {
 	}
 	defer streams.closeTheirs()
 	m.proc, err = m.run.Create(context.Background(), m.ID, runtime.CreateOptions{
-		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2], Spare: m.spare,
-		ExtraFiles: m.inherited,
+		Bundle: m.Bundle, Stdin: streams.theirs[0], Stdout: streams.theirs[1], Stderr: streams.theirs[2], ExtraFiles: m.inherited,
 	})
 	closeAll(m.inherited)
-	m.spare, m.inherited = nil, nil
+	m.inherited = nil
 	if err != nil {
 		streams.closeOurs()
 		return err

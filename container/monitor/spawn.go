@@ -46,7 +46,15 @@ func Spawn() (*Starter, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	pid, err := sys.Spawn("/proc/self/exe", []string{Role}, []*os.File{nil, nil, nil, theirs.File()}, syscall.ProcAttr{
+	// The program of a container is a fork of the monitor, whose file it may open.
+	binary, err := sys.ProtectedSelf()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("protect kist's binary: %w", err)
+	}
+	defer binary.Close()
+	// The monitor keeps it open: letting go of its mount takes a millisecond.
+	pid, err := sys.SpawnFile(binary, []string{Role}, []*os.File{nil, nil, nil, theirs.File(), binary}, syscall.ProcAttr{
 		Dir: "/",
 		Env: []string{"GOGC=off"}, // until the container runs: see monitor.main
 		Sys: sessionAttr(),

@@ -20,10 +20,11 @@ import (
 // wantRefused wants Create to fail with a text, and nothing to be left.
 func (b *bundle) wantRefused(text string) {
 	b.t.Helper()
-	_, _, err := b.run()
-	if err == nil || !strings.Contains(err.Error(), text) {
-		b.t.Errorf("create = %v, want an error with %q", err, text)
-	}
+	b.eachWay(func(how string) {
+		if _, _, err := b.run(); err == nil || !strings.Contains(err.Error(), text) {
+			b.t.Errorf("%s: create = %v, want an error with %q", how, err, text)
+		}
+	})
 	if left, _ := b.r.List(); len(left) > 0 {
 		b.t.Errorf("a refused container leaves %v", left)
 	}

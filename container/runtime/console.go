@@ -8,13 +8,10 @@ import (
 )
 
 // terminal opens a pseudo-terminal of the container's own devpts, makes it the
-// controlling one of a new session and of the standard streams, and shows it as
+// controlling one of this session and of the standard streams, and shows it as
 // /dev/console. The slave is opened through the master (TIOCGPTPEER, Linux
 // 4.13), never by a name that the image could have put there.
 func (p *initProcess) terminal() error {
-	if _, err := unix.Setsid(); err != nil {
-		return os.NewSyscallError("setsid", err)
-	}
 	if !terminal(p.Spec) {
 		return nil
 	}
@@ -36,8 +33,8 @@ func (p *initProcess) terminal() error {
 	if err := slave.Chown(int(p.Spec.Process.User.UID), -1); err != nil {
 		return err
 	}
-	if err := p.showConsole(slave); err != nil {
-		return fmt.Errorf("show /dev/console: %w", err)
+	if err := showConsole(slave); err != nil {
+		return err
 	}
 	p.console = master
 	return takeTerminal(slave)
@@ -54,17 +51,20 @@ func openPeer(master *os.File) (*os.File, error) {
 	return os.NewFile(fd, "/dev/console"), nil
 }
 
-func (p *initProcess) showConsole(slave *os.File) error {
+func showConsole(slave *os.File) error {
 	fd, err := unix.Openat2(unix.AT_FDCWD, "/dev/console", &unix.OpenHow{
 		Flags: unix.O_CREAT | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY,
 		Mode:  0o666, Resolve: unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("make /dev/console: %w", err)
 	}
 	target := os.NewFile(uintptr(fd), "/dev/console")
 	defer target.Close()
-	return bindOn(slave, target)
+	if err := bindOn(slave, target); err != nil {
+		return fmt.Errorf("show /dev/console: %w", err)
+	}
+	return nil
 }
 
 func takeTerminal(slave *os.File) error {

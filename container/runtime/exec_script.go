@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/sys"
@@ -23,6 +24,8 @@ type execution struct {
 	root, pidfd *os.File
 	script      sys.Script
 	master      *os.File
+	slave       *os.File
+	program     *program
 }
 
 // run starts the program. What it opens ends with this process.
@@ -56,21 +59,39 @@ func (e *execution) explain(err error) error {
 		return err
 	}
 	if step.Step == "execve" {
-		return execError(e.Process.Args[0], step.Errno)
+		return e.missing(step.Errno)
 	}
 	return &StartError{Step: step.Step, Errno: int(step.Errno)}
 }
 
+// missing tells a program that is not there from one whose interpreter is not.
+func (e *execution) missing(errno syscall.Errno) error {
+	name := e.Process.Args[0]
+	if errno != unix.ENOENT {
+		return execError(name, errno)
+	}
+	for _, p := range lookup(e.Process) {
+		if !path.IsAbs(p) {
+			p = path.Join(e.Process.Cwd, p)
+		}
+		if f, err := sys.OpenInRoot(e.root, p, unix.O_PATH, 0); err == nil {
+			f.Close()
+			return interpreterError(name)
+		}
+	}
+	return execError(name, errno)
+}
+
 // write lays out the calls in the order in which each is still allowed.
 func (e *execution) write() error {
-	e.script.ResetSignals()
 	for _, part := range []func() error{
-		e.namespaces, e.cgroup, e.affinity, e.directory, e.streams, e.limits, e.identity,
+		e.compile, e.namespaces, e.cgroup, e.affinity, e.directory, e.streams, e.limits, e.identity,
 	} {
 		if err := part(); err != nil {
 			return err
 		}
 	}
+	e.confine()
 	e.script.Call("close_range", unix.SYS_CLOSE_RANGE, uintptr(len(e.files)), 1<<32-1, unix.CLOSE_RANGE_CLOEXEC)
 	e.script.Exec(lookup(e.Process), e.Process.Args, e.Process.Env)
 	return nil
@@ -152,9 +173,13 @@ func (e *execution) namespaces() error {
 	if flags&unix.CLONE_NEWPID != 0 {
 		e.script.Fork()
 	}
-	name := e.script.String("_kist." + e.Record.ID)
-	e.script.Try("join keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, name)
+	e.keyring()
 	return nil
+}
+
+func (e *execution) keyring() {
+	name := e.script.String(keyring(e.Record.ID))
+	e.script.Try("join keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, name)
 }
 
 // directory enters the working directory by a descriptor that was looked up
@@ -198,6 +223,7 @@ func (e *execution) terminal() error {
 	if err != nil {
 		return err
 	}
+	e.slave = slave
 	if size := e.Process.ConsoleSize; size != nil {
 		unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)})
 	}
@@ -224,24 +250,27 @@ func (e *execution) limits() error {
 		e.script.Call("rlimit "+l.Type, unix.SYS_PRLIMIT64, 0, which, sys.Data(&e.script, &lower), 0)
 		e.script.Try("rlimit "+l.Type, unix.SYS_PRLIMIT64, 0, which, wanted, 0)
 	}
+	e.umask()
+	return nil
+}
+
+func (e *execution) umask() {
 	umask := uintptr(0o022)
 	if e.Process.User.Umask != nil {
 		umask = uintptr(*e.Process.User.Umask)
 	}
 	e.script.Call("umask", unix.SYS_UMASK, umask)
-	return nil
 }
 
-// identity is becomeUser and loadFilter as calls.
+// identity is becomeUser as calls. Without no_new_privs the filter wants a
+// CAP_SYS_ADMIN, which goes here.
 func (e *execution) identity() error {
 	caps, err := capabilitySets(e.Process.Capabilities)
 	if err != nil {
 		return err
 	}
 	if !e.Process.NoNewPrivileges {
-		if err := e.filter(e.Seccomp); err != nil {
-			return err
-		}
+		e.filter()
 	}
 	s, u := &e.script, &e.Process.User
 	for n := uintptr(0); n <= lastCapability(); n++ {
@@ -267,25 +296,32 @@ func (e *execution) identity() error {
 			s.Call("raise ambient capability", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n)
 		}
 	}
-	if e.Process.NoNewPrivileges {
-		s.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
-		return e.filter(e.Seccomp)
-	}
 	return nil
 }
 
-func (e *execution) filter(profile *specs.LinuxSeccomp) error {
-	if profile == nil {
-		return nil
+// confine comes last.
+func (e *execution) confine() {
+	if e.Process.NoNewPrivileges {
+		e.script.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+		e.filter()
 	}
-	p, err := compileSeccomp(profile)
-	if err != nil {
-		return err
+}
+
+func (e *execution) compile() (err error) {
+	if e.Seccomp != nil {
+		e.program, err = compileSeccomp(e.Seccomp)
+	}
+	return err
+}
+
+func (e *execution) filter() {
+	p := e.program
+	if p == nil {
+		return
 	}
 	sys.Data(&e.script, &p.code[0])
 	prog := sys.Data(&e.script, &unix.SockFprog{Len: uint16(len(p.code)), Filter: &p.code[0]})
 	e.script.Call("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.flags), prog)
-	return nil
 }
 
 // lastCapability is the highest number that this kernel knows.

@@ -101,7 +101,6 @@ func programError(err error, proc *specs.Process) error {
 
 // foreignCreate is Create by another runtime, whose bundle is on disk.
 func (r *Runtime) foreignCreate(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (*Process, error) {
-	o.Spare.Abort()
 	if _, err := r.planCgroup(rec, spec); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type initProcess struct {
 	// the payload's.
 	connFd   int
 	warnings []string
+	// postpone leaves the late mounts to a builder.
+	postpone bool
 }
 
 // InitMain plays Role.
@@ -56,12 +58,8 @@ func InitMain() int {
 	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	files, err = p.adopt(files)
-	if err == nil {
-		p.take(files)
-		err = p.run()
-	}
-	p.conn.Send(answer{Failure: failure(err)})
+	p.take(files)
+	p.conn.Send(answer{Failure: failure(p.run())})
 	return 1
 }
 
@@ -78,7 +76,7 @@ func failure(err error) *StartError {
 // run does not return when all goes well.
 func (p *initProcess) run() error {
 	for _, step := range []func() error{
-		p.enterNamespaces, p.enterCgroup, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.finishRoot, p.limits, p.workdir,
+		p.enterNamespaces, p.newSession, p.enterCgroup, p.mountAll, p.hooksBeforePivot, p.changeRoot, p.terminal, p.finishRoot, p.limits, p.workdir,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -100,10 +98,6 @@ func (p *initProcess) enterNamespaces() error {
 			return err
 		}
 	}
-	if !p.NoNewKeyring {
-		// Best effort: a kernel without keyrings has none to leak.
-		unix.KeyctlJoinSessionKeyring("_kist." + p.State.ID)
-	}
 	if spec.Hostname != "" {
 		if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
 			return os.NewSyscallError("sethostname", err)
@@ -119,6 +113,19 @@ func (p *initProcess) enterNamespaces() error {
 	}
 	return nil
 }
+
+// newSession makes this the leader of a session, with a keyring of its own.
+func (p *initProcess) newSession() error {
+	if !p.NoNewKeyring {
+		// Best effort: a kernel without keyrings has none to leak.
+		unix.KeyctlJoinSessionKeyring(keyring(p.State.ID))
+	}
+	_, err := unix.Setsid()
+	return os.NewSyscallError("setsid", err)
+}
+
+// keyring is the name of a container's session keyring; see session-keyring(7).
+func keyring(id string) string { return "_kist." + id }
 
 // enterCgroup waits for the cgroup and moves this thread; see group.joinFiles.
 func (p *initProcess) enterCgroup() error {

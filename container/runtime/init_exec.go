@@ -157,7 +157,7 @@ func execFirst(paths []string, proc *specs.Process) error {
 			return execError(proc.Args[0], err)
 		case errors.Is(err, unix.ENOENT) && exists(path):
 			// The file is there: its interpreter or dynamic linker is not.
-			return &StartError{Step: stepExec, Object: proc.Args[0], Text: "its interpreter is not in the image", Errno: int(unix.ENOENT)}
+			return interpreterError(proc.Args[0])
 		}
 	}
 	return execError(proc.Args[0], found)
@@ -166,6 +166,10 @@ func execFirst(paths []string, proc *specs.Process) error {
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
+}
+
+func interpreterError(name string) error {
+	return &StartError{Step: stepExec, Object: name, Text: "its interpreter is not in the image", Errno: int(unix.ENOENT)}
 }
 
 func execError(name string, err error) error {

@@ -22,11 +22,6 @@ type setup struct {
 	// mount, Sources which entries of the spec's mounts do; see openSources.
 	Root    bool  `json:"root,omitempty"`
 	Sources []int `json:"sources,omitempty"`
-	// Adopt says that this is for a Spare, with the namespaces that it is to make,
-	// see unshare(2), and which standard streams come with this message.
-	Adopt   bool    `json:"adopt,omitempty"`
-	Unshare uintptr `json:"unshare,omitempty"`
-	Streams [3]bool `json:"streams,omitempty"`
 }
 
 // entry is the second message: the cgroup is there. With it come the files of

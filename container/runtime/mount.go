@@ -193,15 +193,22 @@ func (p *initProcess) target(m *specs.Mount, dir bool) (*os.File, error) {
 	if err != nil || strings.HasPrefix(path.Clean(m.Destination)+"/", "/proc/") {
 		return f, err
 	}
-	var st unix.Statfs_t
-	if err = unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Type == unix.PROC_SUPER_MAGIC {
-		err = errors.New("a link of the image leads it into /proc")
-	}
-	if err != nil {
+	if p.inProc(f) {
 		f.Close()
-		return nil, err
+		return nil, errors.New("a link of the image leads it into /proc")
 	}
 	return f, nil
+}
+
+// inProc reports whether f is in a proc, or where a builder will mount one.
+func (p *initProcess) inProc(f *os.File) bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &st) != nil || st.Type == unix.PROC_SUPER_MAGIC {
+		return true
+	}
+	root, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", p.root.Fd()))
+	name, err2 := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	return p.postpone && (err != nil || err2 != nil || below(name, path.Join(root, "proc")))
 }
 
 func (p *initProcess) realDirectory(path string) error {

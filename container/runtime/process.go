@@ -18,7 +18,7 @@ func (p *initProcess) limits() error {
 	if proc == nil {
 		return nil
 	}
-	if err := p.setRlimits(proc.Rlimits); err != nil {
+	if err := p.setRlimits(0, proc.Rlimits); err != nil {
 		return err
 	}
 	if err := setScheduler(proc); err != nil {
@@ -65,7 +65,8 @@ var rlimits = map[string]int{
 	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
 }
 
-func (p *initProcess) setRlimits(limits []specs.POSIXRlimit) error {
+// setRlimits sets those of process pid, 0 being this one.
+func (p *initProcess) setRlimits(pid int, limits []specs.POSIXRlimit) error {
 	if err := checkRlimits(limits); err != nil {
 		return err
 	}
@@ -73,9 +74,9 @@ func (p *initProcess) setRlimits(limits []specs.POSIXRlimit) error {
 		// Prlimit, because package syscall's Setrlimit would also change what Go
 		// restores at execve.
 		which := rlimits[l.Type]
-		err := unix.Prlimit(0, which, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
+		err := unix.Prlimit(pid, which, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
 		if errors.Is(err, unix.EPERM) {
-			err = p.lowerRlimit(l)
+			err = p.lowerRlimit(pid, l)
 		}
 		if err != nil {
 			return fmt.Errorf("rlimit %s: %w", l.Type, err)
@@ -100,13 +101,13 @@ func checkRlimits(limits []specs.POSIXRlimit) error {
 
 // lowerRlimit gives what this host lets us give, where raising the hard limit
 // needs a CAP_SYS_RESOURCE that kist does not have, and says so.
-func (p *initProcess) lowerRlimit(l specs.POSIXRlimit) error {
+func (p *initProcess) lowerRlimit(pid int, l specs.POSIXRlimit) error {
 	now, err := grantable(l)
 	if err != nil {
 		return err
 	}
 	p.warnings = append(p.warnings, fmt.Sprintf("%s stays at %d: raising it to %d needs CAP_SYS_RESOURCE", l.Type, now.Max, l.Hard))
-	return unix.Prlimit(0, rlimits[l.Type], &now, nil)
+	return unix.Prlimit(pid, rlimits[l.Type], &now, nil)
 }
 
 // grantable is l cut to the hard limit of this process.
@@ -127,6 +128,13 @@ func (r *Runtime) oomScore(pid int, proc *specs.Process) error {
 		return nil
 	}
 	return fmt.Errorf("oom_score_adj %d: %w", *proc.OOMScoreAdj, err)
+}
+
+// ownOOMScore is that of this process.
+func ownOOMScore() int {
+	data, _ := os.ReadFile("/proc/self/oom_score_adj")
+	n, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return n
 }
 
 var policies = map[specs.LinuxSchedulerPolicy]uint32{

@@ -24,6 +24,9 @@ func (p *initProcess) mountAll() error {
 	p.root = root
 	for i := range p.Spec.Mounts {
 		m := &p.Spec.Mounts[i]
+		if p.postpone && isLate(m) {
+			continue
+		}
 		if err := p.mount(i, m); err != nil {
 			return fmt.Errorf("mount %s on %s: %w", describe(m), m.Destination, err)
 		}
@@ -86,7 +89,6 @@ func (p *initProcess) changeRoot() error {
 	if err := unix.Fchdir(int(p.root.Fd())); err != nil {
 		return os.NewSyscallError("fchdir", err)
 	}
-	p.root.Close()
 	if p.NoPivot {
 		return moveRoot()
 	}
@@ -123,9 +125,6 @@ func (p *initProcess) finishRoot() error {
 		if err := unix.Mount("", "/", "", propagations[name], ""); err != nil {
 			return os.NewSyscallError("rootfsPropagation", err)
 		}
-	}
-	if err := p.terminal(); err != nil {
-		return err
 	}
 	if err := writeSysctls(spec.Linux.Sysctl); err != nil {
 		return err

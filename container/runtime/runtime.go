@@ -17,6 +17,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -67,11 +69,11 @@ type CreateOptions struct {
 	NoNewKeyring bool
 	// ExtraFiles become descriptors 3, 4, … of the program.
 	ExtraFiles []*os.File
-	// Spare is used where it fits, and else ended. Nil is none.
-	Spare *Spare
 	// Detached lets another process start the program, with Runtime.Start; the
 	// spec is kept for it and for Runtime.Spec.
 	Detached bool
+	// byInit keeps a builder out: for tests.
+	byInit bool
 }
 
 // A Process is a container's first process, or one that joined it.
@@ -132,14 +134,26 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 	return r.create(ctx, rec, spec, o)
 }
 
-// create makes the process and its cgroup. On v1 the two overlap; on v2 the
-// process is cloned into its cgroup.
-func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (_ *Process, err error) {
-	listener, err := r.prepareStart(rec.ID, spec, o)
+func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (*Process, error) {
+	g, err := r.planCgroup(rec, spec)
 	if err != nil {
 		return nil, err
 	}
-	g, err := r.planCgroup(rec, spec)
+	build := r.byInit
+	if r.byThread(spec, o) {
+		build = r.build
+	}
+	p, err := build(ctx, rec, spec, o, g)
+	if err != nil {
+		return nil, err
+	}
+	return p, g.finish()
+}
+
+// byInit makes the process and its cgroup. On v1 the two overlap; on v2 the
+// process is cloned into its cgroup.
+func (r *Runtime) byInit(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions, g *group) (_ *Process, err error) {
+	listener, err := r.prepareStart(rec.ID, spec, o)
 	if err != nil {
 		return nil, err
 	}
@@ -149,15 +163,9 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 			return nil, err
 		}
 	}
-	var p *Process
-	if o.Spare.fits(spec, o) {
-		p = o.Spare.process(spec)
-	} else {
-		o.Spare.Abort()
-		o.Spare = nil
-		if p, err = startInit(rec, spec, o, g, listener); err != nil {
-			return nil, err
-		}
+	p, err := startInit(rec, spec, o, g, listener)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -191,11 +199,18 @@ func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o C
 	if err := r.enter(p, rec, spec, g); err != nil {
 		return nil, err
 	}
-	if err := r.await(ctx, p, spec); err != nil {
-		return nil, err
-	}
-	return p, g.finish()
+	return p, r.await(ctx, p, spec)
 }
+
+// WarmUp does what this process will do only once, and may as well do while it
+// waits: encoding/json takes most of a millisecond to know the type of a
+// specification, and the mounted cgroups are looked up.
+func WarmUp() {
+	knowSpec()
+	cgroups.FindCgroupMountpoint("", "memory")
+}
+
+func knowSpec() { json.Unmarshal([]byte("{}"), new(setup)) }
 
 func (o *CreateOptions) load() (*specs.Spec, error) {
 	if o.Bundle == "" {
@@ -222,19 +237,12 @@ func absolute(dir, path string) string {
 // setup hands the spec over, with which init makes its namespaces.
 func (r *Runtime) setup(p *Process, rec *record, spec *specs.Spec, o CreateOptions) error {
 	msg := newSetup(spec, rec, o)
-	adopted, err := o.adopted(spec, msg)
-	if err != nil {
-		return err
-	}
-	if len(adopted) > 0 {
-		defer adopted[0].Close() // the others are the caller's
-	}
 	sources, err := openSources(spec, rec, msg)
 	if err != nil {
 		return err
 	}
 	defer closeAll(sources)
-	if err := p.conn.Send(msg, append(adopted, sources...)...); err != nil {
+	if err := p.conn.Send(msg, sources...); err != nil {
 		return p.died(err)
 	}
 	return nil
@@ -371,7 +379,9 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 func (p *Process) kill() {
 	unix.Kill(p.pid, unix.SIGKILL)
 	p.reap()
-	p.conn.Close()
+	if p.conn != nil {
+		p.conn.Close()
+	}
 	if p.console != nil {
 		p.console.Close()
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +26,13 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute) // a container's program that is this binary
 	}
 	reexec.Dispatch(Roles())
+	// A builder wants a binary that no container can write to.
+	if !sys.IsProtected() {
+		if binary, err := sys.ProtectedSelf(); err == nil {
+			err = unix.Exec(fmt.Sprintf("/proc/self/fd/%d", binary.Fd()), os.Args, os.Environ())
+			fmt.Fprintln(os.Stderr, "tests without builders:", err)
+		}
+	}
 	os.Exit(m.Run())
 }
 
@@ -36,8 +43,8 @@ type bundle struct {
 	id   string
 	dir  string
 	spec *specs.Spec
-	// spare makes it start with an init that was started ahead.
-	spare bool
+	// byInit keeps a builder out.
+	byInit bool
 }
 
 func newBundle(t testing.TB, args ...string) *bundle {
@@ -54,7 +61,7 @@ func newBundle(t testing.TB, args ...string) *bundle {
 		must(t, os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), busybox, 0o755))
-	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat tty test head seq grep uname touch date usleep wc ip") {
+	for _, a := range strings.Fields("mkdir sh true false cat ls sleep id echo mount readlink kill ps env pwd hostname mknod dd stat cut sort tr tty test head seq grep uname touch date usleep wc ip") {
 		must(t, os.Symlink("busybox", filepath.Join(dir, "rootfs/bin", a)))
 	}
 	id := fmt.Sprintf("t%d-%s", os.Getpid(), filepath.Base(dir))
@@ -103,11 +110,7 @@ func (b *bundle) run() (string, unix.WaitStatus, error) {
 	r, w, err := os.Pipe()
 	must(b.t, err)
 	defer r.Close()
-	o := CreateOptions{Bundle: b.dir, Spec: b.spec, Stdout: w, Stderr: w}
-	if b.spare {
-		o.Spare, err = Prestart()
-		must(b.t, err)
-	}
+	o := CreateOptions{Bundle: b.dir, Spec: b.spec, Stdout: w, Stderr: w, byInit: b.byInit}
 	p, err := b.r.Create(context.Background(), b.id, o)
 	w.Close()
 	if err != nil {
@@ -126,46 +129,61 @@ func (b *bundle) delete() { must(b.t, b.r.Delete(context.Background(), b.id, tru
 
 func (b *bundle) wantOutput(want string) {
 	b.t.Helper()
-	out, status, err := b.run()
-	if err != nil || status.ExitStatus() != 0 || out != want {
-		b.t.Errorf("%q = %q, status %d, %v; want %q", b.spec.Process.Args, out, status.ExitStatus(), err, want)
-	}
+	b.eachWay(func(how string) {
+		out, status, err := b.run()
+		if err != nil || status.ExitStatus() != 0 || out != want {
+			b.t.Errorf("%s: %q = %q, status %d, %v; want %q", how, b.spec.Process.Args, out, status.ExitStatus(), err, want)
+		}
+	})
+}
+
+// eachWay runs a test with a builder, where the bundle can be made by one, and
+// with an init.
+func (b *bundle) eachWay(test func(how string)) {
+	b.t.Helper()
+	test("by builder")
+	b.byInit = true
+	test("by init")
+	b.byInit = false
 }
 
 func TestRunInItsNamespaces(t *testing.T) {
 	newBundle(t, "sh", "-c", "echo $$; hostname; pwd; ls /proc/self/fd | wc -l; id -u").wantOutput("1\nbox\n/\n4\n0\n")
 }
 
-// TestSpareIsLikeAnyInit sees that a container whose init was started ahead has
-// the same namespaces, cgroups and descriptors as one whose was not.
-func TestSpareIsLikeAnyInit(t *testing.T) {
-	const look = `echo $$; hostname; pwd; ls -l /proc/self/fd | wc -l; ls /dev; mount | wc -l; ip addr | grep -c lo; cat /proc/self/cgroup; id
+// TestBuilderIsLikeInit sees that a container made by a thread has the same
+// namespaces, cgroups, descriptors and limits as one made by an init.
+func TestBuilderIsLikeInit(t *testing.T) {
+	const look = `echo $$; hostname; pwd; ls -l /proc/self/fd | wc -l; ls -l /dev | cut -c1-10; cut -d' ' -f4-6 /proc/self/mountinfo | sort; ip addr | grep -c lo; cat /proc/self/cgroup; id
+		grep -v -e ctxt -e Vm -e Rss -e allowed -e Pid -e Tgid -e NS /proc/self/status; cat /proc/self/limits; cat /proc/keys; tr '\0' '\n' < /proc/self/environ
 		for n in cgroup ipc mnt net pid uts; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo other $n; done`
-	plain := newBundle(t, "sh", "-c", look)
-	want, _, err := plain.run()
-	must(t, err)
-	spare := newBundle(t, "sh", "-c", look)
-	spare.spare = true
-	spare.spec.Linux.CgroupsPath = plain.spec.Linux.CgroupsPath
-	spare.wantOutput(want)
+	b := newBundle(t, "sh", "-c", look)
+	b.spec.Process.User.UID, b.spec.Process.User.AdditionalGids = 7, []uint32{9}
+	if !b.r.byThread(b.spec, CreateOptions{}) {
+		t.Skip("needs a binary that can be protected")
+	}
+	var want string
+	b.eachWay(func(how string) {
+		out, _, err := b.run()
+		must(t, err)
+		if want == "" {
+			want = out
+		}
+		if out != want {
+			t.Errorf("%s:\n%s\nother than:\n%s", how, out, want)
+		}
+	})
 	for _, kind := range []specs.LinuxNamespaceType{specs.IPCNamespace, specs.MountNamespace, specs.NetworkNamespace, specs.PIDNamespace, specs.UTSNamespace} {
 		file := map[specs.LinuxNamespaceType]string{specs.MountNamespace: "mnt", specs.NetworkNamespace: "net"}[kind]
 		host, err := os.Readlink("/proc/self/ns/" + cmp.Or(file, string(kind)))
 		must(t, err)
 		b := newBundle(t, "readlink", "/proc/self/ns/"+cmp.Or(file, string(kind)))
-		b.spare = true
-		if out, _, err := b.run(); err != nil || out == host+"\n" || out == "" {
-			t.Errorf("%s namespace is %q, %v; the host's is %q", kind, out, err, host)
-		}
+		b.eachWay(func(how string) {
+			if out, _, err := b.run(); err != nil || out == host+"\n" || out == "" {
+				t.Errorf("%s: %s namespace is %q, %v; the host's is %q", how, kind, out, err, host)
+			}
+		})
 	}
-}
-
-// TestSpareThatDoesNotFitIsEnded gives one to a container of the host's pids.
-func TestSpareThatDoesNotFitIsEnded(t *testing.T) {
-	b := newBundle(t, "sh", "-c", "test $$ != 1 && echo other")
-	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
-	b.spare = true
-	b.wantOutput("other\n")
 }
 
 func TestExitStatusIsThePayloads(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	goruntime "runtime"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -75,42 +74,26 @@ func openSource(spec *specs.Spec, rec *record, m *specs.Mount) (*os.File, error)
 }
 
 // cloneOfOther copies a mount of another process's mount namespace from within
-// it, on a thread that ends with it. No link is followed there: the namespace is
+// it. No link is followed there: the namespace is
 // a container's.
-func cloneOfOther(path string, recursive bool) (*os.File, error) {
+func cloneOfOther(path string, recursive bool) (clone *os.File, err error) {
 	rest := strings.TrimPrefix(path, "/proc/")
 	pid, inside, _ := strings.Cut(rest, "/root/")
-	type result struct {
-		f   *os.File
-		err error
+	ns, err := os.Open("/proc/" + pid + "/ns/mnt")
+	if err != nil {
+		return nil, err
 	}
-	done := make(chan result)
-	go func() {
-		goruntime.LockOSThread() // and never unlocked: the thread ends here
-		f, err := func() (*os.File, error) {
-			ns, err := os.Open("/proc/" + pid + "/ns/mnt")
-			if err != nil {
-				return nil, err
-			}
-			defer ns.Close()
-			// A thread that shares its working directory cannot change namespaces.
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return nil, os.NewSyscallError("unshare", err)
-			}
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-				return nil, os.NewSyscallError("setns", err)
-			}
-			at, err := openNoLinks("/" + inside)
-			if err != nil {
-				return nil, err
-			}
-			defer at.Close()
-			return sys.Clone(at, "", recursive, 0)
-		}()
-		done <- result{f, err}
-	}()
-	r := <-done
-	return r.f, r.err
+	defer ns.Close()
+	err = sys.InMounts(ns, func() error {
+		at, err := openNoLinks("/" + inside)
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		clone, err = sys.Clone(at, "", recursive, 0)
+		return err
+	})
+	return clone, err
 }
 
 // take keeps what openSources sent.

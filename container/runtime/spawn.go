@@ -102,15 +102,7 @@ func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
 
 // start runs the command; the caller reaps the pid.
 func (c *initCommand) start(attr *syscall.SysProcAttr) (int, error) {
-	// A number that the descriptors which the child is given do not overwrite.
-	// Below 64 the table need not grow, which costs 10 ms; see sys.Script.
-	const high = 48
-	fd, err := unix.FcntlInt(c.binary.Fd(), unix.F_DUPFD_CLOEXEC, max(high, 2*len(c.extra)+high/2))
-	if err != nil {
-		return 0, os.NewSyscallError("fcntl", err)
-	}
-	defer unix.Close(fd)
-	return sys.Spawn(fmt.Sprintf("/proc/self/fd/%d", fd), c.argv, append(c.streams[:], c.extra...), syscall.ProcAttr{Env: roleEnv[:], Sys: attr})
+	return sys.SpawnFile(c.binary, c.argv, append(c.streams[:], c.extra...), syscall.ProcAttr{Env: roleEnv[:], Sys: attr})
 }
 
 // An entrance is a namespace that this thread enters for a moment.

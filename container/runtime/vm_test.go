@@ -13,10 +13,8 @@ func TestPureCgroupV2(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 || unifiedCgroups() {
 		t.Skip("needs root on a host with other cgroups, and some seconds")
 	}
-	self, err := os.Executable()
-	must(t, err)
 	const which = "^Test(RunInIts|ExecJoins|Memory|OneCPU|Pids|Devices|UserNamespace|Lifecycle|Rootless|MaskedLink)"
-	cmd := exec.Command("../../testdata/vm/run", "-f", self+":/runtime.test", "/runtime.test -test.v -test.run '"+which+"'")
+	cmd := exec.Command("../../testdata/vm/run", "-f", os.Args[0]+":/runtime.test", "/runtime.test -test.v -test.run '"+which+"'")
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 77 {

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,23 +24,16 @@ func LoopbackUp() error {
 
 // NewNetwork returns a network namespace with nothing but lo, which is up. It
 // goes when the file is closed and no process is in it. See network_namespaces(7).
-func NewNetwork() (*os.File, error) {
-	type answer struct {
-		f   *os.File
-		err error
-	}
-	got := make(chan answer)
-	go func() {
-		runtime.LockOSThread() // and dies with this goroutine
-		var a answer
-		if a.err = os.NewSyscallError("unshare network", unix.Unshare(unix.CLONE_NEWNET)); a.err == nil {
-			a.err = LoopbackUp()
+func NewNetwork() (ns *os.File, err error) {
+	err = OnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("unshare network", err)
 		}
-		if a.err == nil {
-			a.f, a.err = os.Open("/proc/thread-self/ns/net")
+		if err := LoopbackUp(); err != nil {
+			return err
 		}
-		got <- a
-	}()
-	a := <-got
-	return a.f, a.err
+		ns, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return ns, err
 }

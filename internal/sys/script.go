@@ -1,7 +1,9 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -48,6 +50,12 @@ const (
 	// candidate is an execve of one of several paths: ENOENT and ENOTDIR pass
 	// on to the next, and EACCES does but is what the last one reports.
 	candidate
+	// pausing tells the parent, and waits for its word; at the parent's end the
+	// child ends as well.
+	pausing
+	// closing closes descriptors from the first argument on, but for the child's
+	// end of the connection to its parent.
+	closing
 )
 
 // StepError is the call of a script that did not succeed.
@@ -70,6 +78,14 @@ func (s *Script) Try(name string, nr uintptr, args ...uintptr) { s.add(ignored, 
 // only children are in it. See CLONE_PARENT in clone(2).
 func (s *Script) Fork() {
 	s.add(forking, "clone", unix.SYS_CLONE, uintptr(unix.CLONE_PARENT)|uintptr(syscall.SIGCHLD))
+}
+
+// Pause lets the child wait for Child.Resume.
+func (s *Script) Pause() { s.add(pausing, "wait", 0) }
+
+// CloseFrom closes the descriptors from first on; see close_range(2), Linux 5.9.
+func (s *Script) CloseFrom(first int) {
+	s.add(closing, "close_range", unix.SYS_CLOSE_RANGE, uintptr(first))
 }
 
 func (s *Script) add(kind stepKind, name string, nr uintptr, args ...uintptr) {
@@ -147,66 +163,140 @@ func (s *Script) Exec(paths, argv, env []string) {
 // Start forks and waits until the program runs; the caller reaps the pid. The
 // error is a *StepError when a call did not succeed; then nothing is left.
 func (s *Script) Start() (pid int, err error) {
+	c, err := s.Begin(0, nil)
+	if err != nil {
+		return 0, err
+	}
+	err = c.Wait()
+	return c.Pid, err
+}
+
+// A Child is a process that plays a script.
+type Child struct {
+	// Pid is its number; the caller reaps it once the program runs.
+	Pid   int
+	steps []step
+	// conn is this end of the connection, theirs the child's.
+	conn, theirs uintptr
+	// keep holds the child's stack and what the steps point to until the program
+	// runs: the child may share the memory.
+	keep []any
+}
+
+// Begin forks the child from the calling thread, whose namespaces and root
+// directory it gets. flags are those of clone(2) for new namespaces, and CLONE_VM:
+// a child that shares this process's memory costs no copy of it, and no fault for
+// each page that is written meanwhile, but cannot enter a time namespace. cgroup
+// is a directory of cgroup v2 to be born in, or nil. What follows is Paused and
+// Resume for each pause of the script, then Wait.
+func (s *Script) Begin(flags uintptr, cgroup *os.File) (*Child, error) {
 	defer func() {
 		for _, fd := range s.fds {
 			unix.Close(fd)
 		}
 		s.fds = nil
 	}()
-	r, w, err := os.Pipe()
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return nil, os.NewSyscallError("socketpair", err)
 	}
-	defer r.Close()
-	report, err := s.Fd(w)
-	w.Close()
-	if err != nil {
-		return 0, err
+	theirs := os.NewFile(uintptr(ends[1]), "parent")
+	defer theirs.Close()
+	stack := new([16 << 10]byte)
+	args := &cloneArgs{
+		flags: uint64(flags), exitSignal: uint64(syscall.SIGCHLD),
+		stack: uint64(uintptr(unsafe.Pointer(stack))), stackSize: uint64(len(stack)),
+	}
+	c := &Child{steps: s.steps, conn: uintptr(ends[0]), keep: append(s.keep, stack, args)}
+	if c.theirs, err = s.Fd(theirs); err != nil {
+		unix.Close(ends[0])
+		return nil, err
+	}
+	if cgroup != nil {
+		args.flags, args.cgroup = args.flags|unix.CLONE_INTO_CGROUP, uint64(cgroup.Fd())
 	}
 	syscall.ForkLock.Lock()
-	child, errno := fork(s.steps, report)
+	pid, errno := fork(c, args)
 	syscall.ForkLock.Unlock()
-	unix.Close(int(report))
-	s.fds = s.fds[:len(s.fds)-1]
-	runtime.KeepAlive(s)
+	runtime.KeepAlive(cgroup)
 	if errno != 0 {
-		return 0, os.NewSyscallError("clone", errno)
+		unix.Close(ends[0])
+		return nil, os.NewSyscallError("clone", errno)
 	}
-	return s.outcome(r, int(child))
+	c.Pid = int(pid)
+	return c, nil
 }
 
-// message is what the child writes: a sibling's pid, or the step and errno with
-// which it gave up.
+// message is what the child writes: a sibling's pid, that it waits, or the step
+// and errno with which it gave up.
 type message struct{ kind, step, value uint32 }
 
 const (
 	movedTo = 1
 	gaveUp  = 2
+	waits   = 3
 )
 
-// outcome reads the child's messages to the end of the pipe, which execve closes.
-func (s *Script) outcome(r *os.File, child int) (int, error) {
+// Paused waits until the child has come to its next pause. When it has not the
+// child is gone: the error is a *StepError, or io.EOF when something has killed it.
+func (c *Child) Paused() error {
+	if reached, err := c.next(); reached || err != nil {
+		return err
+	}
+	c.end()
+	return io.EOF
+}
+
+// Resume lets a child that is Paused go on.
+func (c *Child) Resume() {
+	unix.Write(int(c.conn), []byte{1}) // an error shows in what follows
+}
+
+// Wait waits until the program runs, and ends the connection. The error is a
+// *StepError when it does not; then nothing is left of the child.
+func (c *Child) Wait() error {
+	_, err := c.next()
+	if err == nil {
+		unix.Close(int(c.conn))
+	}
+	return err
+}
+
+// Kill ends a child whose program does not run yet.
+func (c *Child) Kill() {
+	unix.Kill(c.Pid, unix.SIGKILL)
+	c.end()
+}
+
+func (c *Child) end() {
+	Reap(c.Pid)
+	unix.Close(int(c.conn))
+}
+
+// next reads the child's messages to the next pause, or to the end of the
+// connection, which execve closes.
+func (c *Child) next() (paused bool, err error) {
 	for {
 		var m message
-		n, err := r.Read(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)))
-		if n == 0 || err != nil {
-			return child, nil
+		n, err := unix.Read(int(c.conn), unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case n <= 0:
+			return false, nil
+		case m.kind == waits:
+			return true, nil
+		case m.kind == movedTo:
+			Reap(c.Pid)
+			c.Pid = int(m.value)
+		default:
+			c.end()
+			return false, &StepError{c.steps[m.step].name, syscall.Errno(m.value)}
 		}
-		if m.kind == movedTo {
-			Reap(child)
-			child = int(m.value)
-			continue
-		}
-		Reap(child)
-		if int(m.step) >= len(s.steps) {
-			return 0, fmt.Errorf("start a process: unknown step %d", m.step)
-		}
-		return 0, &StepError{s.steps[m.step].name, syscall.Errno(m.value)}
 	}
 }
 
-// The runtime's own preparation for a fork: signals are blocked, and the child
-// must not grow its stack. gVisor uses the same three.
+// The runtime's own preparation for a fork: signals are blocked. gVisor uses the
+// same two.
 //
 //go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
 func runtimeBeforeFork()
@@ -214,39 +304,67 @@ func runtimeBeforeFork()
 //go:linkname runtimeAfterFork syscall.runtime_AfterFork
 func runtimeAfterFork()
 
-//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
-func runtimeAfterForkInChild()
-
-// fork splits the process. The child runs on a copy of this stack with one
-// thread, so nothing in it may allocate, grow the stack or call the scheduler.
-//
-//go:norace
-//go:noinline
-func fork(steps []step, report uintptr) (uintptr, syscall.Errno) {
-	runtimeBeforeFork()
-	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		runtimeAfterFork()
-		return pid, errno
-	}
-	runtimeAfterForkInChild()
-	play(steps, report)
-	return 0, 0 // not reached
+// cloneArgs is struct clone_args; see clone3 in clone(2), Linux 5.7.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// play makes nothing but raw system calls.
+// fork makes the child, which plays on a stack of its own.
+//
+//go:norace
+func fork(c *Child, args *cloneArgs) (uintptr, syscall.Errno) {
+	// clone3 is not known to every sandbox that kist may itself run in.
+	nr, a1, a2 := uintptr(syscall.SYS_CLONE), uintptr(args.flags|args.exitSignal), uintptr(args.stack+args.stackSize)
+	if args.cgroup != 0 {
+		nr, a1, a2 = unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args)
+	}
+	runtimeBeforeFork()
+	pid := clone(nr, a1, a2, c)
+	runtimeAfterFork()
+	if errno := -int(pid); errno > 0 {
+		return 0, syscall.Errno(errno)
+	}
+	return pid, 0
+}
+
+// clone makes the system call nr. The child calls play; the parent gets the pid,
+// or the negative errno.
+//
+//go:noescape
+func clone(nr, a1, a2 uintptr, c *Child) (pid uintptr)
+
+// play makes nothing but raw system calls: in the child there is no Go runtime,
+// one thread, and a stack that cannot grow.
 //
 //go:norace
 //go:nosplit
-func play(steps []step, report uintptr) {
-	var m message
+func play(c *Child) {
+	// The parent's end, whose last one the child is to see go.
+	syscall.RawSyscall(unix.SYS_CLOSE, c.conn, 0, 0)
+	resetSignals()
 	var denied syscall.Errno
-	for i := range steps {
-		st := &steps[i]
-		got, _, errno := syscall.RawSyscall6(st.nr, st.args[0], st.args[1], st.args[2], st.args[3], st.args[4], st.args[5])
+	for i := range c.steps {
+		st := &c.steps[i]
+		var got uintptr
+		var errno syscall.Errno
+		switch st.kind {
+		case pausing:
+			tell(c.theirs, message{kind: waits})
+			var word byte
+			if n, _, _ := syscall.RawSyscall(unix.SYS_READ, c.theirs, uintptr(unsafe.Pointer(&word)), 1); n != 1 {
+				exit()
+			}
+			continue
+		case closing:
+			_, _, errno = syscall.RawSyscall(st.nr, st.args[0], c.theirs-1, 0)
+			if errno == 0 {
+				_, _, errno = syscall.RawSyscall(st.nr, c.theirs+1, 1<<32-1, 0)
+			}
+		default:
+			got, _, errno = syscall.RawSyscall6(st.nr, st.args[0], st.args[1], st.args[2], st.args[3], st.args[4], st.args[5])
+		}
 		if st.kind == forking && errno == 0 && got != 0 {
-			m.kind, m.value = movedTo, uint32(got)
-			syscall.RawSyscall(unix.SYS_WRITE, report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
+			tell(c.theirs, message{kind: movedTo, value: uint32(got)})
 			exit()
 		}
 		if errno == 0 || st.kind == ignored {
@@ -257,18 +375,37 @@ func play(steps []step, report uintptr) {
 				denied = errno
 			}
 			passOn := errno == unix.ENOENT || errno == unix.ENOTDIR || errno == unix.EACCES
-			if passOn && i+1 < len(steps) {
+			if passOn && i+1 < len(c.steps) {
 				continue
 			}
 			if passOn && denied != 0 {
 				errno = denied
 			}
 		}
-		m.kind, m.step, m.value = gaveUp, uint32(i), uint32(errno)
-		syscall.RawSyscall(unix.SYS_WRITE, report, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
+		tell(c.theirs, message{gaveUp, uint32(i), uint32(errno)})
 		exit()
 	}
 	exit()
+}
+
+// resetSignals makes the program begin as one of a fresh login: no signal ignored,
+// none blocked.
+//
+//go:norace
+//go:nosplit
+func resetSignals() {
+	var a sigaction
+	for n := uintptr(1); n <= lastSignal; n++ {
+		syscall.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&a)), 0, maskSize, 0, 0)
+	}
+	var none uint64
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&none)), 0, maskSize, 0, 0)
+}
+
+//go:norace
+//go:nosplit
+func tell(conn uintptr, m message) {
+	syscall.RawSyscall(unix.SYS_WRITE, conn, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
 }
 
 //go:norace

@@ -17,6 +17,9 @@ const selfExe = "/proc/self/exe"
 // (CVE-2019-5736). Where the file has been replaced, or its mount cannot be
 // copied, it is a sealed copy in memory.
 func ProtectedSelf() (*os.File, error) {
+	if IsProtected() {
+		return os.OpenFile(selfExe, unix.O_PATH|unix.O_CLOEXEC, 0)
+	}
 	f, err := readOnlySelf(selfExe)
 	if err == nil {
 		return f, nil
@@ -28,6 +31,23 @@ func ProtectedSelf() (*os.File, error) {
 		}
 	}
 	return sealedSelf()
+}
+
+// IsProtected reports whether this process was started from a ProtectedSelf: its
+// file is then the root of a read-only mount that is in no namespace, or sealed.
+func IsProtected() bool {
+	f, err := os.Open(selfExe)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if found, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err == nil && found&seals == seals {
+		return true
+	}
+	var st unix.Statfs_t
+	err = unix.Fstatfs(int(f.Fd()), &st)
+	path, _ := os.Readlink(selfExe)
+	return err == nil && st.Flags&unix.ST_RDONLY != 0 && path == "/"
 }
 
 // readOnlySelf makes a detached read-only mount of the file at path, if that is
@@ -70,6 +90,8 @@ func sealedSelf() (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 }
 
+const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
 func copySelf(to *os.File) error {
 	self, err := os.Open(selfExe)
 	if err != nil {
@@ -82,7 +104,6 @@ func copySelf(to *os.File) error {
 	if err := to.Chmod(0o500); err != nil {
 		return err
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 	_, err = unix.FcntlInt(to.Fd(), unix.F_ADD_SEALS, seals)
 	return os.NewSyscallError("seal copy of kist", err)
 }

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
+
+	"github.com/kist-containers/kist/internal/sys"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,24 +91,14 @@ func adopt(files []*os.File) (*net.UDPConn, *net.TCPListener, error) {
 	return pc.(*net.UDPConn), l.(*net.TCPListener), nil
 }
 
-// inside runs f on a thread in the namespace of a file. The thread is not used
-// for anything else afterwards.
+// inside runs f on a thread in the namespace of a file.
 func inside(sandbox string, f func() error) error {
 	ns, err := os.Open(sandbox)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- os.NewSyscallError("setns", err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
+	return sys.InNetwork(ns, f)
 }
 
 // dialInside connects from a sandbox. The socket is made by a thread that enters
