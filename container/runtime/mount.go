@@ -284,7 +284,7 @@ func idmapped(mount *os.File, m *specs.Mount, plan mountPlan, spec *specs.Spec) 
 	if len(uids) == 0 || len(gids) == 0 {
 		return errors.New("idmap: uidMappings and gidMappings are missing")
 	}
-	ns, err := userNamespace(uids, gids)
+	ns, err := UserNamespace(uids, gids)
 	if err != nil {
 		return fmt.Errorf("idmap: %w", err)
 	}

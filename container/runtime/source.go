@@ -128,9 +128,3 @@ func (p *initProcess) openGiven() (*os.File, error) {
 	}
 	return nil, fmt.Errorf("root file system: %w", errs)
 }
-
-// UserNamespace makes a user namespace of the given mapping and opens it, for
-// mount_setattr(2) with MOUNT_ATTR_IDMAP.
-func UserNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
-	return userNamespace(uids, gids)
-}
