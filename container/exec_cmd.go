@@ -21,7 +21,6 @@ import (
 	"github.com/kist-containers/kist/container/monitor"
 	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/internal/reexec"
-	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
 )
 
@@ -156,8 +155,8 @@ func inheritedFiles(count int, list []int) ([]*os.File, error) {
 
 // process describes the program: the container's own, with what the flags change.
 func (c *ExecCmd) process(e *Engine, ct *Config, argv []string) (*specs.Process, *specs.LinuxSeccomp, error) {
-	spec := new(specs.Spec)
-	if err := state.ReadJSON(e.dataDir(ct.ID, bundleDir, configFile), spec); err != nil {
+	spec, err := runtime.ReadSpec(e.dataDir(ct.ID, bundleDir, configFile))
+	if err != nil {
 		return nil, nil, err
 	}
 	proc := *spec.Process

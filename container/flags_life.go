@@ -10,8 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kist-containers/kist/container/monitor"
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/container/monitor"
 )
 
 type lifeFlags struct {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	units "github.com/docker/go-units"
+
 	"github.com/kist-containers/kist/internal/ui"
 )
 

@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kist-containers/kist/internal/ui"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 // mode is one namespace flag as it was given.

@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -151,11 +150,7 @@ func (e *Engine) bundle(ctx context.Context, m *specMaker) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(e.dataDir(c.ID, bundleDir, configFile), data, 0o600)
+	return runtime.WriteSpec(e.dataDir(c.ID, bundleDir, configFile), spec)
 }
 
 // stopNumber is the stop signal's number, "" for the usual one.

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/runtime"
@@ -170,8 +169,8 @@ func (m *monitor) probe(ctx context.Context, h Health) ProbeResult {
 // Probe runs a health check's command in a container and returns its exit code
 // and the beginning of its output.
 func Probe(ctx context.Context, run *runtime.Runtime, id, bundle string, h Health) (int, string, error) {
-	spec := new(specs.Spec)
-	if err := state.ReadJSON(filepath.Join(bundle, "config.json"), spec); err != nil {
+	spec, err := runtime.ReadSpec(filepath.Join(bundle, "config.json"))
+	if err != nil {
 		return probeFailed, "", err
 	}
 	proc := *spec.Process

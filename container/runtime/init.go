@@ -58,6 +58,7 @@ func InitMain() int {
 	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
+	p.Spec = p.Sent.Spec
 	p.take(files)
 	p.conn.Send(answer{Failure: failure(p.run())})
 	return 1

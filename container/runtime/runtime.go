@@ -223,8 +223,7 @@ func (o *CreateOptions) load() (*specs.Spec, error) {
 	if o.Spec != nil {
 		return o.Spec, nil
 	}
-	spec := new(specs.Spec)
-	return spec, state.ReadJSON(filepath.Join(o.Bundle, "config.json"), spec)
+	return ReadSpec(filepath.Join(o.Bundle, "config.json"))
 }
 
 func absolute(dir, path string) string {

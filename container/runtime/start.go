@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/reexec"
-	"github.com/kist-containers/kist/internal/state"
 )
 
 // prepareStart keeps the spec and makes the socket at which init will wait when
@@ -20,7 +19,7 @@ func (r *Runtime) prepareStart(id string, spec *specs.Spec, o CreateOptions) (*o
 	if !o.Detached {
 		return nil, nil
 	}
-	if err := state.WriteVolatileJSON(r.dir(id, specFile), spec); err != nil {
+	if err := WriteSpec(r.dir(id, specFile), spec); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -115,6 +114,5 @@ func (r *Runtime) Spec(id string) (*specs.Spec, error) {
 	if _, err := r.read(id); err != nil {
 		return nil, err
 	}
-	spec := new(specs.Spec)
-	return spec, state.ReadJSON(r.dir(id, specFile), spec)
+	return ReadSpec(r.dir(id, specFile))
 }

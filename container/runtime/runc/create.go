@@ -59,8 +59,7 @@ func (c *createFlags) spec() (*specs.Spec, error) {
 	if file == "" {
 		file = filepath.Join(c.Bundle, "config.json")
 	}
-	spec := new(specs.Spec)
-	return spec, state.ReadJSON(file, spec)
+	return runtime.ReadSpec(file)
 }
 
 // announce tells whoever asked for the terminal, the pidfd and the pid.
