@@ -84,12 +84,14 @@ func Main(hooks func(*Spec) Hooks) int {
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
 	unix.CloseOnExec(4) // its own binary: see Spawn
 	m := &monitor{wake: make(chan struct{}, 1)}
+	var private error
 	fresh := !slices.Contains(os.Args, settledArg)
 	if fresh {
 		// The mount namespace is going to be this thread's, and every child is
 		// forked from it.
 		goruntime.LockOSThread()
 		runtime.WarmUp()
+		private = privateMounts()
 	}
 	var o order
 	files, err := conn.Receive(&o)
@@ -102,14 +104,16 @@ func Main(hooks func(*Spec) Hooks) int {
 	if fresh {
 		last := max(0, len(files)-o.Inherited)
 		files, m.inherited = files[:last], files[last:]
-		return m.main(conn, files)
+		return m.main(conn, files, private)
 	}
 	return m.resume(o.Settled, files)
 }
 
 // main starts the container and stays with it until it has ended for good.
-func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
-	err := m.prepare(files)
+func (m *monitor) main(conn *reexec.Conn, files []*os.File, err error) int {
+	if err == nil {
+		err = m.prepare(files)
+	}
 	if err == nil {
 		err = m.start()
 	}
@@ -182,12 +186,17 @@ func (m *monitor) prepare(files []*os.File) error {
 	if len(files) == 0 {
 		return errors.New("the engine sent no root file system")
 	}
-	if err := privateMounts(); err != nil {
-		return err
-	}
 	if err := errors.Join(m.mountRoot(files[0]), m.mountImages(), m.mountSecrets(), m.listenNotify()); err != nil {
 		return err
 	}
+	opened := make(chan error, 1)
+	go func() { opened <- m.open(files[1:]) }()
+	return errors.Join(m.create(), <-opened)
+}
+
+// open makes what the container's output and its clients need. client is the
+// connection of the first one, if there is one.
+func (m *monitor) open(client []*os.File) error {
 	log, err := openLog(m.Log)
 	if err != nil {
 		return err
@@ -196,17 +205,15 @@ func (m *monitor) prepare(files []*os.File) error {
 	if m.sock, err = listen(m); err != nil {
 		return err
 	}
-	if len(files) > 1 {
-		if err := m.sock.adopt(files[1]); err != nil {
+	for _, f := range client {
+		if err := m.sock.adopt(f); err != nil {
 			return err
 		}
 	}
 	if m.Sandbox && m.hooks.Listen != nil {
-		if m.sockets, err = m.hooks.Listen(&m.Spec); err != nil {
-			return err
-		}
+		m.sockets, err = m.hooks.Listen(&m.Spec)
 	}
-	return m.create()
+	return err
 }
 
 // note records this process, so that a killed engine leaves no stranger.

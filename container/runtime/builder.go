@@ -106,8 +106,8 @@ func procFlags(p mountPlan) (flags uintptr, ok bool) {
 	return uintptr(set), ok
 }
 
-// build makes the container up to the point where the program can start.
-func (r *Runtime) build(_ context.Context, rec *record, spec *specs.Spec, o CreateOptions, g *group) (_ *Process, err error) {
+// byBuilder makes the container up to the point where the program can start.
+func (r *Runtime) byBuilder(_ context.Context, rec *record, spec *specs.Spec, o CreateOptions, g *group) (_ *Process, err error) {
 	b := &builder{
 		env:     initProcess{setup: newSetup(spec, rec, o), postpone: true},
 		program: execution{joinOrder: joinOrder{Record: rec, Process: spec.Process, Seccomp: spec.Linux.Seccomp}},
@@ -131,7 +131,7 @@ func (r *Runtime) build(_ context.Context, rec *record, spec *specs.Spec, o Crea
 	defer closeAll(sources)
 	b.env.take(sources)
 	go b.run()
-	b.cgroup <- errors.Join(r.write(rec), g.make(rec, 0), b.program.compile())
+	b.cgroup <- errors.Join(r.makeCgroup(rec, spec, g), b.program.compile())
 	var recorded error
 	if pid, ok := <-b.forked; ok {
 		recorded = r.forked(rec, pid)

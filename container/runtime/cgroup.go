@@ -33,16 +33,16 @@ type group struct {
 	pids *int64
 }
 
-// planCgroup says which cgroup the container gets, and refuses limits that this
-// host cannot apply.
-func (r *Runtime) planCgroup(rec *record, spec *specs.Spec) (*group, error) {
+// planCgroup says in g which cgroup the container gets, and refuses limits that
+// this host cannot apply.
+func (r *Runtime) planCgroup(rec *record, spec *specs.Spec, g *group) error {
 	res := spec.Linux.Resources
 	limited := wanted(res)
 	if r.NoCgroup {
 		if len(limited) > 0 {
-			return nil, fmt.Errorf("set limits (%s): cgroups are disabled", strings.Join(limited, ", "))
+			return fmt.Errorf("set limits (%s): cgroups are disabled", strings.Join(limited, ", "))
 		}
-		return &group{}, nil
+		return nil
 	}
 	rec.CgroupsPath, rec.Systemd = spec.Linux.CgroupsPath, r.Systemd
 	if rec.CgroupsPath == "" {
@@ -52,23 +52,23 @@ func (r *Runtime) planCgroup(rec *record, spec *specs.Spec) (*group, error) {
 		}
 	}
 	if err := available(limited); err != nil {
-		return nil, err
+		return err
 	}
-	g := &group{res: convert(res), limited: limited, optional: r.Rootless && len(limited) == 0}
+	*g = group{res: convert(res), limited: limited, optional: r.Rootless && len(limited) == 0}
 	m, err := r.cgroup(rec, g.res)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !unifiedCgroups() && !rec.Systemd {
 		// Of a hybrid host's unified hierarchy nothing is wanted.
 		rec.CgroupPaths = m.GetPaths()
 		delete(rec.CgroupPaths, "")
 		if m, err = r.cgroup(rec, g.res); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	g.manager, rec.CgroupPaths = m, m.GetPaths()
-	return g, nil
+	return nil
 }
 
 // make makes the cgroup and sets its limits. pid is the process to put there,

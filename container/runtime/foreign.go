@@ -101,7 +101,7 @@ func programError(err error, proc *specs.Process) error {
 
 // foreignCreate is Create by another runtime, whose bundle is on disk.
 func (r *Runtime) foreignCreate(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (*Process, error) {
-	if _, err := r.planCgroup(rec, spec); err != nil {
+	if err := r.planCgroup(rec, spec, new(group)); err != nil {
 		return nil, err
 	}
 	// Recorded first: a create that is killed leaves what Delete finds.

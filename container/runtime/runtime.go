@@ -135,14 +135,11 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Pr
 }
 
 func (r *Runtime) create(ctx context.Context, rec *record, spec *specs.Spec, o CreateOptions) (*Process, error) {
-	g, err := r.planCgroup(rec, spec)
-	if err != nil {
-		return nil, err
-	}
 	build := r.byInit
 	if r.byThread(spec, o) {
-		build = r.build
+		build = r.byBuilder
 	}
+	g := new(group)
 	p, err := build(ctx, rec, spec, o, g)
 	if err != nil {
 		return nil, err
@@ -157,9 +154,9 @@ func (r *Runtime) byInit(ctx context.Context, rec *record, spec *specs.Spec, o C
 	if err != nil {
 		return nil, err
 	}
-	early := unifiedCgroups() && !rec.Systemd
+	early := unifiedCgroups() && !r.Systemd
 	if early {
-		if err := errors.Join(r.write(rec), g.make(rec, 0)); err != nil {
+		if err := r.makeCgroup(rec, spec, g); err != nil {
 			return nil, err
 		}
 	}
@@ -176,6 +173,11 @@ func (r *Runtime) byInit(ctx context.Context, rec *record, spec *specs.Spec, o C
 	p.state = func(s specs.ContainerState) *specs.State { return rec.state(s, p.pid) }
 	if err := rec.started(p.pid); err != nil {
 		return nil, p.died(io.EOF)
+	}
+	if !early {
+		if err := r.planCgroup(rec, spec, g); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.write(rec); err != nil {
 		return nil, err
@@ -200,6 +202,18 @@ func (r *Runtime) byInit(ctx context.Context, rec *record, spec *specs.Spec, o C
 		return nil, err
 	}
 	return p, r.await(ctx, p, spec)
+}
+
+// makeCgroup is for a cgroup that is there before the process.
+func (r *Runtime) makeCgroup(rec *record, spec *specs.Spec, g *group) error {
+	if err := r.planCgroup(rec, spec, g); err != nil {
+		return err
+	}
+	// A killed process leaves a record of what it was making.
+	if err := r.write(rec); err != nil {
+		return err
+	}
+	return g.make(rec, 0)
 }
 
 // WarmUp does what this process will do only once, and may as well do while it
