@@ -84,14 +84,12 @@ func Main(hooks func(*Spec) Hooks) int {
 	conn := reexec.NewConn(os.NewFile(3, "engine"))
 	unix.CloseOnExec(4) // its own binary: see Spawn
 	m := &monitor{wake: make(chan struct{}, 1)}
-	var private error
 	fresh := !slices.Contains(os.Args, settledArg)
 	if fresh {
 		// The mount namespace is going to be this thread's, and every child is
 		// forked from it.
 		goruntime.LockOSThread()
 		runtime.WarmUp()
-		private = privateMounts()
 	}
 	var o order
 	files, err := conn.Receive(&o)
@@ -104,16 +102,14 @@ func Main(hooks func(*Spec) Hooks) int {
 	if fresh {
 		last := max(0, len(files)-o.Inherited)
 		files, m.inherited = files[:last], files[last:]
-		return m.main(conn, files, private)
+		return m.main(conn, files)
 	}
 	return m.resume(o.Settled, files)
 }
 
 // main starts the container and stays with it until it has ended for good.
-func (m *monitor) main(conn *reexec.Conn, files []*os.File, err error) int {
-	if err == nil {
-		err = m.prepare(files)
-	}
+func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
+	err := m.prepare(files)
 	if err == nil {
 		err = m.start()
 	}
@@ -185,6 +181,11 @@ func (m *monitor) prepare(files []*os.File) error {
 	}
 	if len(files) == 0 {
 		return errors.New("the engine sent no root file system")
+	}
+	// Not earlier: what the engine has mounted for the container, its network
+	// namespace, would not be in it where the host's mounts are private.
+	if err := privateMounts(); err != nil {
+		return err
 	}
 	if err := errors.Join(m.mountRoot(files[0]), m.mountImages(), m.mountSecrets(), m.listenNotify()); err != nil {
 		return err
