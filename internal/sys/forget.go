@@ -2,8 +2,10 @@ package sys
 
 import (
 	"bufio"
-	"fmt"
+	"bytes"
+	"errors"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,27 +21,34 @@ func ForgetFiles() error {
 		return err
 	}
 	defer f.Close()
-	var from, to uintptr
+	var from, to uint64
 	clean := false
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		w := strings.Fields(lines.Text())
-		if !strings.HasSuffix(w[0], ":") {
-			if _, err := fmt.Sscanf(w[0], "%x-%x", &from, &to); err != nil {
+	// No line is kept: its copy would be a page of this process's own.
+	for lines := bufio.NewScanner(f); ; {
+		if !lines.Scan() {
+			return lines.Err()
+		}
+		line := lines.Bytes()
+		name, rest, _ := bytes.Cut(line, []byte(" "))
+		if !bytes.HasSuffix(name, []byte(":")) {
+			first, last, _ := strings.Cut(string(name), "-")
+			var err, err2 error
+			from, err = strconv.ParseUint(first, 16, 64)
+			to, err2 = strconv.ParseUint(last, 16, 64)
+			if err := errors.Join(err, err2); err != nil {
 				return err
 			}
 			// Whatever is written would be lost; what has no file has no path.
-			clean = !strings.Contains(w[1], "w") && strings.Contains(lines.Text(), "/")
+			clean = rest[1] != 'w' && bytes.IndexByte(rest, '/') >= 0
 			continue
 		}
 		// What was written before it became read-only is anonymous: the addresses that a
 		// dynamic linker has filled in.
-		if w[0] != "Anonymous:" || !clean || w[1] != "0" {
+		if !clean || string(name) != "Anonymous:" || string(bytes.TrimSpace(rest)) != "0 kB" {
 			continue
 		}
-		if _, _, e := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); e != 0 {
+		if _, _, e := unix.Syscall(unix.SYS_MADVISE, uintptr(from), uintptr(to-from), unix.MADV_DONTNEED); e != 0 {
 			return os.NewSyscallError("madvise", e)
 		}
 	}
-	return lines.Err()
 }
