@@ -55,6 +55,8 @@ func (r *Runtime) byThread(spec *specs.Spec, o CreateOptions) bool {
 		return false
 	case proc.OOMScoreAdj != nil && *proc.OOMScoreAdj != ownOOMScore():
 		return false // it goes with the memory, which the child shares
+	case below(proc.Cwd, "/proc"):
+		return false // the thread is not in it
 	case l.MemoryPolicy != nil || l.Personality != nil:
 		return false
 	}

@@ -84,6 +84,7 @@ func executable(proc *specs.Process) error {
 func enterDir(proc *specs.Process) error {
 	err := os.Chdir(proc.Cwd)
 	if errors.Is(err, os.ErrNotExist) {
+		unix.Umask(0o022) // this thread's: the program's user is to get in
 		if err := os.MkdirAll(proc.Cwd, 0o755); err != nil {
 			return fmt.Errorf("make working directory: %w", err)
 		}

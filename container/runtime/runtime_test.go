@@ -186,6 +186,15 @@ func TestBuilderIsLikeInit(t *testing.T) {
 	}
 }
 
+func TestWorkingDirectory(t *testing.T) {
+	b := newBundle(t, "sh", "-c", "pwd; stat -c %a:%u .")
+	b.spec.Process.User.UID, b.spec.Process.Cwd = 7, "/not/there"
+	b.wantOutput("/not/there\n755:0\n")
+	b.spec.Process.Cwd = "/proc/self/net"
+	b.spec.Process.Args = []string{"pwd"}
+	b.wantOutput("/proc/1/net\n")
+}
+
 func TestExitStatusIsThePayloads(t *testing.T) {
 	_, status, err := newBundle(t, "sh", "-c", "exit 7").run()
 	if err != nil || status.ExitStatus() != 7 {
