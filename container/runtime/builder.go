@@ -223,7 +223,10 @@ func (b *builder) fork() error {
 		return err
 	}
 	b.env.CgroupPaths = b.program.Record.CgroupPaths
-	b.program.root = b.env.root
+	var err error
+	if b.program.root, err = sys.OpenInRoot(b.env.root, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		return err
+	}
 	if err := b.write(); err != nil {
 		return err
 	}

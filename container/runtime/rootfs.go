@@ -89,6 +89,7 @@ func (p *initProcess) changeRoot() error {
 	if err := unix.Fchdir(int(p.root.Fd())); err != nil {
 		return os.NewSyscallError("fchdir", err)
 	}
+	p.root.Close()
 	if p.NoPivot {
 		return moveRoot()
 	}
