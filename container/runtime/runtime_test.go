@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +35,24 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "tests without builders:", err)
 		}
 	}
+	if dir := os.Getenv(createEnv); dir != "" {
+		createAndWait(dir)
+	}
 	os.Exit(m.Run())
+}
+
+// createEnv names the bundle that createAndWait makes a container of.
+const createEnv = "KIST_TEST_CREATE"
+
+func createAndWait(dir string) {
+	r := &Runtime{Root: filepath.Join(dir, "state")}
+	p, err := r.Create(context.Background(), filepath.Base(dir), CreateOptions{Bundle: dir})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(p.Pid())
+	time.Sleep(time.Minute)
 }
 
 // A bundle is a busybox root file system with a spec like docker's default.
@@ -184,6 +203,33 @@ func TestBuilderIsLikeInit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCreatedEndsWithItsCreator: nobody else could start it.
+func TestCreatedEndsWithItsCreator(t *testing.T) {
+	b := newBundle(t, "true")
+	b.id = filepath.Base(b.dir)
+	b.spec.Linux.CgroupsPath = "/kist-test/" + b.id + strconv.Itoa(os.Getpid())
+	must(t, WriteSpec(filepath.Join(b.dir, "config.json"), b.spec))
+	creator := exec.Command("/proc/self/exe")
+	creator.Args[0] = os.Args[0]
+	creator.Env = append(os.Environ(), createEnv+"="+b.dir)
+	out, err := creator.StdoutPipe()
+	must(t, err)
+	must(t, creator.Start())
+	defer creator.Wait()
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	must(t, err)
+	p, err := sys.ProcessOf(pid)
+	must(t, err)
+	must(t, creator.Process.Kill())
+	for end := time.Now().Add(20 * time.Second); p.Alive(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("its first process still waits")
+		}
+	}
+	b.delete()
 }
 
 func TestWorkingDirectory(t *testing.T) {
