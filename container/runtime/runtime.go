@@ -2,9 +2,10 @@
 // mounts, capabilities, seccomp. It is what runs inside the new namespaces, so
 // it imports no image and no network, and little else.
 //
-// A container's first process starts as a copy of this binary (role kist-init)
-// in its new namespaces, builds the environment from the inside and becomes the
-// payload by execve:
+// A container is made in one of two ways. By a builder, a thread of this process,
+// where that can do it: see builder. Otherwise its first process starts as a copy
+// of this binary (role kist-init) in its new namespaces, builds the environment
+// from the inside and becomes the payload by execve:
 //
 //	parent                              kist-init
 //	clone with all namespaces    ──▶    waits
