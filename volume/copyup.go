@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/copytree"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/sys"
 )
@@ -105,7 +106,7 @@ func copyInto(path string, source *os.File) error {
 		return err
 	}
 	defer target.Close()
-	return copyTree(source, target)
+	return copytree.Copy(source, target)
 }
 
 // isEmpty passes over what a fresh file system holds and over a draft.
@@ -160,7 +161,7 @@ func finishFill(beside, dir string) (bool, error) {
 			return false, &os.PathError{Op: "rename", Path: n, Err: err}
 		}
 	}
-	if err := finish(int(from.Fd()), int(to.Fd()), &st); err != nil {
+	if err := copytree.Attributes(int(from.Fd()), int(to.Fd()), &st); err != nil {
 		return false, err
 	}
 	return true, os.RemoveAll(filepath.Join(beside, fillDone))

@@ -114,6 +114,8 @@ func hasOption(options map[string]string, want string) bool {
 	return ok && (!withValue || got == v)
 }
 
+type inode struct{ dev, ino uint64 }
+
 // usage is how many bytes of the disk the tree below dir holds. A file that goes
 // meanwhile is not counted.
 func usage(dir string) (total int64, err error) {

@@ -5,6 +5,9 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/copytree"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // merge moves all that is in the directory from into the directory to, on the
@@ -31,7 +34,7 @@ func mergeDir(from, to *os.File) error {
 	}
 	for _, name := range names {
 		if err := mergeEntry(from, to, name); err != nil {
-			return nested(name, err)
+			return copytree.Nested(name, err)
 		}
 	}
 	return nil
@@ -52,12 +55,12 @@ func mergeEntry(from, to *os.File, name string) error {
 		// rename(2) refuses a directory over another thing, and the reverse.
 		return unix.Renameat(int(from.Fd()), name, int(to.Fd()), name)
 	}
-	source, err := openAt(from, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	source, err := sys.OpenAt(from, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	target, err := openAt(to, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	target, err := sys.OpenAt(to, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -65,7 +68,7 @@ func mergeEntry(from, to *os.File, name string) error {
 	if err := mergeDir(source, target); err != nil {
 		return err
 	}
-	return finish(int(source.Fd()), int(target.Fd()), &ours)
+	return copytree.Attributes(int(source.Fd()), int(target.Fd()), &ours)
 }
 
 func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }

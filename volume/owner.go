@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/rootless"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // systemDirs are what no typing error may give away.
@@ -87,7 +88,7 @@ func chownEntry(dir *os.File, e fs.DirEntry, path string, uid, gid int, dev uint
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return chownOne(int(dir.Fd()), e.Name(), path, uid, gid, &st)
 	}
-	sub, err := openAt(dir, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY)
+	sub, err := sys.OpenAt(dir, e.Name(), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/internal/copytree"
 	"github.com/kist-containers/kist/internal/sys"
 )
 
@@ -137,6 +138,22 @@ func (p *initProcess) mount(i int, m *specs.Mount) error {
 		}
 	}
 	return p.attach(fs, target, plan)
+}
+
+// copyUp fills the root of a mount that is not attached yet with what it will
+// hide: the option tmpcopyup. target is an O_PATH descriptor.
+func copyUp(target, mount *os.File) error {
+	from, err := sys.OpenAt(target, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := sys.OpenAt(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return copytree.Contents(from, to)
 }
 
 // hostSysfs is the host's /sys with all that is mounted below.

@@ -66,3 +66,13 @@ func ReopenRegular(f *os.File) (*os.File, error) {
 	}
 	return os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 }
+
+// OpenAt opens a name in a directory, and follows no link.
+func OpenAt(dir *os.File, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	runtime.KeepAlive(dir)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

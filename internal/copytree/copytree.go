@@ -1,4 +1,6 @@
-package volume
+// Package copytree copies directories whose content is a stranger's: of an image,
+// or of a volume that containers write to.
+package copytree
 
 import (
 	"errors"
@@ -9,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/rootless"
+	"github.com/kist-containers/kist/internal/sys"
 )
 
 // A copier copies a tree with owners, modes, times, attributes and hard links.
@@ -28,23 +31,29 @@ type place struct {
 	name string
 }
 
-// copyTree copies what is in from, an open directory, into the empty one to, and
-// gives to the attributes of from.
-func copyTree(from, to *os.File) (err error) {
+// Copy copies what is in from, an open directory, into the empty one to, and
+// gives to the attributes of from. An error is an *os.PathError of the entry, or
+// tells of the owners that this user cannot give.
+func Copy(from, to *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return err
+	}
+	if err := Contents(from, to); err != nil {
+		return err
+	}
+	return Attributes(int(from.Fd()), int(to.Fd()), &st)
+}
+
+// Contents is Copy without the attributes of the directory itself.
+func Contents(from, to *os.File) error {
 	c := &copier{links: map[inode]place{}}
 	defer func() {
 		for _, p := range c.links {
 			unix.Close(p.dir)
 		}
 	}()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
-		return err
-	}
-	if err := c.dir(from, to); err != nil {
-		return err
-	}
-	return finish(int(from.Fd()), int(to.Fd()), &st)
+	return c.dir(from, to)
 }
 
 func (c *copier) dir(from, to *os.File) error {
@@ -58,14 +67,14 @@ func (c *copier) dir(from, to *os.File) error {
 		}
 		for _, name := range names {
 			if err := c.entry(from, to, name); err != nil {
-				return nested(name, err)
+				return Nested(name, err)
 			}
 		}
 	}
 }
 
-// nested puts the directory's name before that of the entry below.
-func nested(name string, err error) error {
+// Nested puts the directory's name before that of the entry below.
+func Nested(name string, err error) error {
 	var below *os.PathError
 	if errors.As(err, &below) && below.Op == "copy" {
 		return &os.PathError{Op: "copy", Path: name + "/" + below.Path, Err: below.Err}
@@ -95,12 +104,12 @@ func (c *copier) subdir(from, to *os.File, name string, st *unix.Stat_t) error {
 	if err := unix.Mkdirat(int(to.Fd()), name, 0o700); err != nil {
 		return err
 	}
-	source, err := openAt(from, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	source, err := sys.OpenAt(from, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	target, err := openAt(to, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	target, err := sys.OpenAt(to, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -108,7 +117,7 @@ func (c *copier) subdir(from, to *os.File, name string, st *unix.Stat_t) error {
 	if err := c.dir(source, target); err != nil {
 		return err
 	}
-	return finish(int(source.Fd()), int(target.Fd()), st)
+	return Attributes(int(source.Fd()), int(target.Fd()), st)
 }
 
 // mostLinks bounds the directories that are kept open for hard links; beyond it
@@ -144,7 +153,7 @@ func (c *copier) regular(from, to *os.File, name string, st *unix.Stat_t) error 
 			return err
 		}
 	}
-	return finish(source, target, st)
+	return Attributes(source, target, st)
 }
 
 // content copies a file's bytes: as shared extents where the file system can,
@@ -241,9 +250,9 @@ func (c *copier) byHand(source, target int, at, end int64) error {
 	return nil
 }
 
-// finish gives an open file or directory the attributes of another. chown clears
+// Attributes gives an open file or directory the attributes of another. chown clears
 // the set-uid bits and file capabilities, so mode and xattrs come after the owner.
-func finish(from, to int, st *unix.Stat_t) error {
+func Attributes(from, to int, st *unix.Stat_t) error {
 	if int(st.Uid) != os.Geteuid() || int(st.Gid) != os.Getegid() {
 		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
 			return rootless.OwnerError("", int(st.Uid), int(st.Gid), err)
@@ -315,20 +324,12 @@ func copyNode(to int, name string, st *unix.Stat_t) error {
 	return unix.Fchmodat(to, name, st.Mode&0o7777, 0)
 }
 
-// finishName is finish for what is not opened.
+// finishName is Attributes for what is not opened.
 func finishName(dir int, name string, st *unix.Stat_t) error {
 	if err := unix.Fchownat(dir, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return rootless.OwnerError("", int(st.Uid), int(st.Gid), err)
 	}
 	return unix.UtimesNanoAt(dir, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func openAt(dir *os.File, name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 func splitNames(list []byte) []string {
