@@ -69,8 +69,8 @@ func openFirewall(v6 bool) (*iptables.IPTables, error) {
 	return ipt, nil
 }
 
-// addRules makes what is missing of the blocks, and the chains.
-func (m *Manager) addRules(ctx context.Context, blocks []block) error {
+// eachFamily changes the rules of IPv4, then those of IPv6, while nobody else does.
+func (m *Manager) eachFamily(ctx context.Context, blocks []block, change func(ctx context.Context, v6 bool, part []block) error) error {
 	if m.o.Firewall == FirewallNone || len(blocks) == 0 {
 		return nil
 	}
@@ -81,12 +81,17 @@ func (m *Manager) addRules(ctx context.Context, blocks []block) error {
 	defer l.Close()
 	for _, v6 := range []bool{false, true} {
 		if part := ofFamily(blocks, v6); len(part) > 0 {
-			if err := m.addFamily(ctx, v6, part); err != nil {
+			if err := change(ctx, v6, part); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// addRules makes what is missing of the blocks, and the chains.
+func (m *Manager) addRules(ctx context.Context, blocks []block) error {
+	return m.eachFamily(ctx, blocks, m.addFamily)
 }
 
 func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error {
@@ -120,22 +125,7 @@ func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error 
 
 // removeRules removes what is there of the blocks, and the chains after the last.
 func (m *Manager) removeRules(ctx context.Context, blocks []block) error {
-	if m.o.Firewall == FirewallNone || len(blocks) == 0 {
-		return nil
-	}
-	l, err := lockFirewall(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	for _, v6 := range []bool{false, true} {
-		if part := ofFamily(blocks, v6); len(part) > 0 {
-			if err := m.removeFamily(ctx, v6, part); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return m.eachFamily(ctx, blocks, m.removeFamily)
 }
 
 func (m *Manager) removeFamily(ctx context.Context, v6 bool, blocks []block) error {
