@@ -24,26 +24,28 @@ import (
 // TestMain lets the test binary play every role of kist, and kist itself.
 func TestMain(m *testing.M) {
 	reexec.Dispatch(roles())
-	testscript.Main(inOwnNetwork{m}, map[string]func(){
+	testscript.Main(inOwnNamespaces{m}, map[string]func(){
 		"kist": func() { os.Exit(run(os.Args[1:], ui.Std())) },
 	})
 }
 
-// inOwnNetwork runs the tests in a network namespace of their own, so that no
-// bridge and no firewall rule of a test is the machine's.
-type inOwnNetwork struct{ m *testing.M }
+// inOwnNamespaces runs the tests in a network namespace of their own, so that no
+// bridge and no firewall rule of a test is the machine's, and in a mount
+// namespace, for the cgroups that the peers want.
+type inOwnNamespaces struct{ m *testing.M }
 
-const ownNetwork = "KIST_TEST_OWN_NETWORK"
+const ownNamespaces = "KIST_TEST_OWN_NAMESPACES"
 
-func (t inOwnNetwork) Run() int {
-	if os.Geteuid() != 0 || os.Getenv(ownNetwork) != "" {
+func (t inOwnNamespaces) Run() int {
+	if os.Geteuid() != 0 || os.Getenv(ownNamespaces) != "" {
+		defer hybridCgroups()()
 		return t.m.Run()
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), ownNetwork+"=1")
+	cmd.Env = append(os.Environ(), ownNamespaces+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -53,6 +55,25 @@ func (t inOwnNetwork) Run() int {
 		return t.m.Run() // no namespaces here: the scripts say what they need
 	}
 	return 0
+}
+
+// hybridCgroups mounts the one controller that a hybrid machine has left to
+// cgroup v2: crun and podman refuse such a machine. The mount is this
+// namespace's; an error shows in what the peers say.
+func hybridCgroups() (undo func()) {
+	const top, dir = "/sys/fs/cgroup", "/sys/fs/cgroup/hugetlb"
+	if left, _ := os.ReadFile(top + "/unified/cgroup.controllers"); string(left) != "hugetlb\n" || os.Getenv(ownNamespaces) == "" {
+		return func() {}
+	}
+	syscall.Mount("", top, "", syscall.MS_PRIVATE|syscall.MS_REC, "")
+	made := os.Mkdir(dir, 0o755) == nil
+	syscall.Mount("cgroup", dir, "cgroup", 0, "hugetlb")
+	return func() {
+		syscall.Unmount(dir, 0)
+		if made {
+			os.Remove(dir)
+		}
+	}
 }
 
 // TestScripts types commands as a user would: testdata/script/*.txtar, each

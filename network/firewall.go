@@ -340,7 +340,9 @@ func (m *Manager) removeChains(ctx context.Context, v6 bool) error {
 	return nil
 }
 
-// forwarding lets the kernel route between the bridge and the rest.
+// forwarding lets the kernel route between the bridge and the rest. Where it may
+// not be switched on, in a container whose /proc/sys is read-only, the bridge
+// still joins its containers.
 func (m *Manager) forwarding(n *Network) error {
 	for _, f := range n.families() {
 		file := "/proc/sys/net/ipv4/ip_forward"
@@ -354,11 +356,14 @@ func (m *Manager) forwarding(n *Network) error {
 		if strings.TrimSpace(string(data)) == "1" {
 			continue
 		}
-		if m.o.Warn != nil {
-			m.o.Warn("%s forwarding was off on this host: switched on for the containers' networks", f.name())
-		}
-		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+		said := "switched on for the containers' networks"
+		if err := os.WriteFile(file, []byte("1"), 0); errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission) {
+			said = fmt.Sprintf("containers reach nothing beyond it until %s is 1, which cannot be set here", file)
+		} else if err != nil {
 			return err
+		}
+		if m.o.Warn != nil {
+			m.o.Warn("%s forwarding was off on this host: %s", f.name(), said)
 		}
 	}
 	return nil
