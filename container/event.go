@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kist-containers/kist/container/monitor"
+	"github.com/kist-containers/kist/internal/lazyjson"
 )
 
 // Event is one line of the events file: docker's fields.
@@ -67,7 +67,7 @@ func (e *Engine) VolumeEvent(name, action string, attributes map[string]string) 
 // mixed.
 func (e *Engine) NoteEvent(kind, id, action string, attributes map[string]string) {
 	now := time.Now()
-	line, err := json.Marshal(Event{kind, action, Actor{id, attributes}, "local", now.Unix(), now.UnixNano()})
+	line, err := lazyjson.Marshal(Event{kind, action, Actor{id, attributes}, "local", now.Unix(), now.UnixNano()})
 	if err != nil {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kist-containers/kist/internal/lazyjson"
 )
 
 // Bounds on documents that are read whole into memory.
@@ -100,5 +102,5 @@ func unmarshal(data []byte, v any) error {
 	if head := bytes.TrimSpace(data); len(head) > 0 && head[0] == '<' {
 		return errors.New("a web page instead of JSON")
 	}
-	return json.Unmarshal(data, v)
+	return lazyjson.Unmarshal(data, v)
 }

@@ -53,12 +53,10 @@ func InitMain() int {
 		return 1
 	}
 	p := &initProcess{setup: new(setup), connFd: fd, conn: reexec.NewConn(os.NewFile(uintptr(fd), "parent"))}
-	knowSpec() // while the parent makes the cgroup
 	files, err := p.conn.Receive(p.setup)
 	if err != nil {
 		return 1 // the parent is gone, or says why
 	}
-	p.Spec = p.Sent.Spec
 	p.take(files)
 	p.conn.Send(answer{Failure: failure(p.run())})
 	return 1

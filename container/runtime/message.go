@@ -7,9 +7,7 @@ import (
 // setup is the parent's first message: what init can begin with while the parent
 // makes its cgroup.
 type setup struct {
-	Spec *specs.Spec `json:"-"`
-	// Sent is the Spec on its way.
-	Sent         linuxSpec    `json:"spec"`
+	Spec         *specs.Spec  `json:"spec"`
 	Rootfs       string       `json:"rootfs"`
 	State        *specs.State `json:"state"`
 	NoPivot      bool         `json:"noPivot,omitempty"`
@@ -55,7 +53,7 @@ func newSetup(spec *specs.Spec, rec *record, o CreateOptions) *setup {
 	// The profile goes over as the program that it compiles to.
 	copied, linux := *spec, *spec.Linux
 	linux.Seccomp, copied.Linux = nil, &linux
-	m.Spec, m.Sent.Spec = &copied, &copied
+	m.Spec = &copied
 	if h := spec.Hooks; h != nil {
 		m.WaitHooks = len(h.Prestart) > 0 || len(h.CreateRuntime) > 0
 	}

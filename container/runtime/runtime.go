@@ -18,7 +18,6 @@ package runtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -218,14 +217,8 @@ func (r *Runtime) makeCgroup(rec *record, spec *specs.Spec, g *group) error {
 }
 
 // WarmUp does what this process will do only once, and may as well do while it
-// waits: encoding/json takes most of a millisecond to know the type of a
-// specification, and the mounted cgroups are looked up.
-func WarmUp() {
-	knowSpec()
-	cgroups.FindCgroupMountpoint("", "memory")
-}
-
-func knowSpec() { json.Unmarshal([]byte("{}"), new(setup)) }
+// waits: the mounted cgroups are looked up.
+func WarmUp() { cgroups.FindCgroupMountpoint("", "memory") }
 
 func (o *CreateOptions) load() (*specs.Spec, error) {
 	if o.Bundle == "" {

@@ -1,13 +1,14 @@
 package reexec
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/lazyjson"
 )
 
 // maxMessage bounds one packet. The kernel's default socket buffer is 208 KiB
@@ -46,7 +47,7 @@ func (c *Conn) Close() error { return c.f.Close() }
 // Send encodes v as one packet and attaches files. The receiver gets
 // duplicates; the caller keeps its own open.
 func (c *Conn) Send(v any, files ...*os.File) error {
-	data, err := json.Marshal(v)
+	data, err := lazyjson.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -95,7 +96,7 @@ func (c *Conn) Receive(v any) ([]*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(buf[:n], v); err != nil {
+		if err := lazyjson.Unmarshal(buf[:n], v); err != nil {
 			closeAll(files)
 			return nil, fmt.Errorf("receive: %w", err)
 		}

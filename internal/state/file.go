@@ -1,12 +1,15 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/kist-containers/kist/internal/lazyjson"
 )
 
 // WriteFile replaces path by data so that a reader, also one after a power cut,
@@ -64,16 +67,21 @@ func SyncDir(dir string) (err error) {
 
 // WriteJSON writes v, indented, to path with mode 0600. See WriteFile.
 func WriteJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
+	data, err := lazyjson.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, append(data, '\n'), 0o600)
+	var out bytes.Buffer
+	if err := json.Indent(&out, data, "", "  "); err != nil {
+		return err
+	}
+	out.WriteByte('\n')
+	return WriteFile(path, out.Bytes(), 0o600)
 }
 
 // WriteVolatileJSON is WriteJSON for what need not outlive a reboot. See WriteVolatile.
 func WriteVolatileJSON(path string, v any) error {
-	data, err := json.Marshal(v)
+	data, err := lazyjson.Marshal(v)
 	if err != nil {
 		return err
 	}
@@ -105,7 +113,7 @@ func ReadJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if err := lazyjson.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return nil
