@@ -125,7 +125,7 @@ func serverHost(s string) (string, error) {
 	case "", "index.docker.io", "registry-1.docker.io":
 		return DefaultHost, nil
 	}
-	if !hostGrammar().MatchString(s) {
+	if !validHost(s) {
 		return "", fmt.Errorf("registry %.300q: not a host name", s)
 	}
 	return s, nil

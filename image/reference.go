@@ -2,9 +2,7 @@ package image
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -19,20 +17,6 @@ type Reference struct {
 	// Tag and Digest are "" where none was given.
 	Tag, Digest string
 }
-
-// The grammar of the distribution specification. Compiled on first use: a
-// command that names no image does not pay.
-var (
-	pathGrammar = sync.OnceValue(func() *regexp.Regexp {
-		part := `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
-		return regexp.MustCompile(`^` + part + `(?:/` + part + `)*$`)
-	})
-	hostGrammar = sync.OnceValue(func() *regexp.Regexp {
-		label := `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?`
-		return regexp.MustCompile(`^(?:` + label + `(?:\.` + label + `)*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?$`)
-	})
-	tagGrammar = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`) })
-)
 
 // maxName is the longest HOST/PATH that docker takes.
 const maxName = 255
@@ -57,7 +41,7 @@ func parseReference(s string) (r Reference, why string) {
 	}
 	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, '/') {
 		rest, r.Tag = rest[:i], rest[i+1:]
-		if !tagGrammar().MatchString(r.Tag) {
+		if !validTag(r.Tag) {
 			return r, "the tag is not [A-Za-z0-9_][A-Za-z0-9._-]*, at most 128 long"
 		}
 	}
@@ -67,9 +51,9 @@ func parseReference(s string) (r Reference, why string) {
 		return r, "there is no name"
 	case strings.ToLower(r.Path) != r.Path:
 		return r, "the name must be lower case"
-	case !pathGrammar().MatchString(r.Path):
+	case !validPath(r.Path):
 		return r, "the name is not made of lower-case letters, digits and single separators"
-	case !hostGrammar().MatchString(r.Host):
+	case !validHost(r.Host):
 		return r, "the registry host is malformed"
 	case len(r.Host)+1+len(r.Path) > maxName:
 		return r, "the name is longer than 255 bytes"
