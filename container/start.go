@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/container/monitor"
@@ -244,16 +245,18 @@ func (c *Config) pathHint(start *runtime.StartError) string {
 // cleanRun undoes everything that a run made outside the container's own
 // directory. It succeeds when there is nothing to undo.
 func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
-	err := errors.Join(
-		e.runtime().Delete(ctx, c.ID, true),
-		e.Networks.Teardown(ctx, c.ID),
-	)
+	return errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c), os.RemoveAll(e.runDir(c.ID)))
+}
+
+// leave undoes a run's part in networks and volumes.
+func (e *Engine) leave(ctx context.Context, c *Config) error {
+	err := e.Networks.Teardown(ctx, c.ID)
 	for _, m := range c.Mounts {
 		if m.Type == volume.TypeVolume {
 			err = errors.Join(err, e.Volumes.Detach(ctx, m.Source, c.ID))
 		}
 	}
-	return errors.Join(err, os.RemoveAll(e.runDir(c.ID)))
+	return err
 }
 
 // AfterExit is the monitor's last act: it undoes the run, and removes the
@@ -270,14 +273,17 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	if state.ReadJSON(e.runDir(s.ID, stateFile), &st) == nil && st.Monitor != os.Getpid() {
 		return nil, nil
 	}
+	// The kernel takes its time for cgroups.
+	var deleted errgroup.Group
+	deleted.Go(func() error { return e.runtime().Delete(ctx, s.ID, true) })
 	c, err := e.read(s.ID)
 	if errors.Is(err, ErrNotFound) {
 		c, err = &Config{ID: s.ID, Name: s.Name}, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = e.leave(ctx, c)
 	}
-	if err := e.cleanRun(ctx, c); err != nil {
+	if err := errors.Join(deleted.Wait(), err, os.RemoveAll(e.runDir(s.ID))); err != nil {
 		return nil, err
 	}
 	for _, m := range c.Mounts {

@@ -348,8 +348,13 @@ func (m *monitor) untilExit() (again bool, err error) {
 	}
 	e.OOMKilled, _ = m.run.OOMKilled(m.ID)
 	restart := m.wantsRestart(e)
-	if err := m.endRun(restart); err != nil {
-		e.Error = err.Error()
+	if restart {
+		// What is left of the container goes with its cgroup: a descendant of
+		// another pid namespace, which would hold the pipes. The root file system
+		// is the next run's as well.
+		if err := m.run.Delete(context.Background(), m.ID, true); err != nil {
+			e.Error = err.Error()
+		}
 	}
 	m.record(e)
 	if e.OOMKilled {
@@ -361,20 +366,6 @@ func (m *monitor) untilExit() (again bool, err error) {
 	}
 	m.hub.drain()
 	return m.delay(e), nil
-}
-
-// endRun removes the cgroup and, unless the next run needs it, the root file
-// system. The kernel takes its time for both, so they go at once. Whatever else
-// is left of the container ends with its PID 1; then nobody holds the pipes and
-// the readers come to their end.
-func (m *monitor) endRun(restart bool) error {
-	deleted := make(chan error, 1)
-	go func() { deleted <- m.run.Delete(context.Background(), m.ID, true) }()
-	if !restart {
-		// finish sees an error again. The mounts are this thread's.
-		m.unmountRoot()
-	}
-	return <-deleted
 }
 
 // record writes how the run ended. Of a container that is to be removed anyway
@@ -406,13 +397,15 @@ func (m *monitor) finish() {
 	goruntime.GOMAXPROCS(8)
 	var cleaned sync.WaitGroup
 	var purge func()
-	gone := m.unmountRoot()
+	mounted := m.unmountRoot() != nil
 	cleaned.Go(func() {
 		// A removal through a mount that is still there would be one of what is
 		// mounted: a user's own directory, with --rootfs.
-		if m.hooks.Cleanup != nil && gone == nil {
-			purge, _ = m.hooks.Cleanup(context.Background(), &m.Spec)
+		if mounted || m.hooks.Cleanup == nil {
+			m.run.Delete(context.Background(), m.ID, true)
+			return
 		}
+		purge, _ = m.hooks.Cleanup(context.Background(), &m.Spec)
 	})
 	m.hub.drain()
 	m.hub.finish()
