@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-
 	"github.com/kist-containers/kist/image/registry"
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -31,8 +29,8 @@ func (f *RegistryFlags) Config() *registry.Config {
 	}
 	c.Credentials = f.keychain().Lookup
 	if user, password, _ := strings.Cut(f.Creds, ":"); user != "" {
-		c.Credentials = func(context.Context, string, string) (authn.AuthConfig, error) {
-			return authn.AuthConfig{Username: user, Password: password}, nil
+		c.Credentials = func(context.Context, string, string) (registry.Credentials, error) {
+			return registry.Credentials{Username: user, Password: password}, nil
 		}
 	}
 	return c

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/term"
 
 	"github.com/kist-containers/kist/image/registry"
@@ -66,7 +65,7 @@ func (c *LoginCmd) Run(ctx context.Context, out *ui.Output) error {
 		return fmt.Errorf("login %s: %w", host, err)
 	}
 	cfg := flags.Config()
-	cfg.Credentials = func(context.Context, string, string) (authn.AuthConfig, error) { return a, nil }
+	cfg.Credentials = func(context.Context, string, string) (registry.Credentials, error) { return a, nil }
 	if err := registry.Ping(ctx, cfg, host); err != nil {
 		return fmt.Errorf("login: %w", err)
 	}
@@ -82,8 +81,8 @@ func (c *LoginCmd) Run(ctx context.Context, out *ui.Output) error {
 }
 
 // ask completes the credentials from the terminal.
-func (c *LoginCmd) ask(out *ui.Output, old authn.AuthConfig) (authn.AuthConfig, error) {
-	a := authn.AuthConfig{Username: c.Username, Password: c.Password}
+func (c *LoginCmd) ask(out *ui.Output, old registry.Credentials) (registry.Credentials, error) {
+	a := registry.Credentials{Username: c.Username, Password: c.Password}
 	in := bufio.NewReader(out.In)
 	if c.PasswordStdin {
 		data, err := io.ReadAll(io.LimitReader(in, 64<<10))

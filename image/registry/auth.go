@@ -12,8 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // An authorizer adds credentials to the requests for its host, and only to
@@ -22,7 +20,7 @@ import (
 type authorizer struct {
 	host        string
 	next        http.RoundTripper
-	credentials func(context.Context) (authn.AuthConfig, error)
+	credentials func(context.Context) (Credentials, error)
 	insecure    bool
 
 	mu     sync.Mutex
@@ -139,9 +137,9 @@ func (a *authorizer) mayCarry(u *url.URL) error {
 	return Fatal(fmt.Errorf("refusing to send credentials to http://%s in clear", u.Host))
 }
 
-func (a *authorizer) creds(ctx context.Context) (authn.AuthConfig, error) {
+func (a *authorizer) creds(ctx context.Context) (Credentials, error) {
 	if a.credentials == nil {
-		return authn.AuthConfig{}, nil
+		return Credentials{}, nil
 	}
 	return a.credentials(ctx)
 }
@@ -216,7 +214,7 @@ func (a *authorizer) token(req *http.Request, params map[string]string, scope st
 	return readToken(resp)
 }
 
-func tokenRequest(ctx context.Context, realm *url.URL, service, scope string, creds authn.AuthConfig) (*http.Request, error) {
+func tokenRequest(ctx context.Context, realm *url.URL, service, scope string, creds Credentials) (*http.Request, error) {
 	if creds.IdentityToken != "" {
 		form := url.Values{
 			"grant_type": {"refresh_token"}, "refresh_token": {creds.IdentityToken},

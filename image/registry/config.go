@@ -13,8 +13,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/BurntSushi/toml"
-	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/pelletier/go-toml/v2"
 )
 
 // A Config is how registries are reached. The zero value knows no mirrors, no
@@ -24,7 +23,7 @@ type Config struct {
 	Insecure bool
 	// Credentials looks up the credentials for host and the repository path; nil
 	// for none.
-	Credentials func(ctx context.Context, host, path string) (authn.AuthConfig, error)
+	Credentials func(ctx context.Context, host, path string) (Credentials, error)
 	// Files are registries.conf files; a later one adds to and overrides earlier ones.
 	Files []string
 	// CertDirs have a directory HOST[:PORT] each with *.crt (CA), and *.cert with
@@ -157,7 +156,7 @@ type server struct {
 	mirror              bool
 	insecure            bool
 	digestOnly, tagOnly bool
-	credentials         func(context.Context) (authn.AuthConfig, error)
+	credentials         func(context.Context) (Credentials, error)
 }
 
 // ErrBlocked says that registries.conf blocks a registry.
@@ -200,7 +199,7 @@ func (c *Config) server(name string, insecure bool) server {
 	host, path, _ := strings.Cut(name, "/")
 	s := server{host: host, path: path, insecure: insecure || c.Insecure || isLoopback(host)}
 	if c.Credentials != nil {
-		s.credentials = func(ctx context.Context) (authn.AuthConfig, error) { return c.Credentials(ctx, host, path) }
+		s.credentials = func(ctx context.Context) (Credentials, error) { return c.Credentials(ctx, host, path) }
 	}
 	if host == "docker.io" {
 		s.host = "registry-1.docker.io"

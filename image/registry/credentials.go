@@ -13,7 +13,6 @@ import (
 
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
-	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/kist-containers/kist/internal/state"
 )
@@ -71,46 +70,53 @@ func parent(p string) string {
 	return p[:max(i, 0)]
 }
 
+// Credentials are what a registry is shown. The zero value is none.
+type Credentials struct {
+	Username, Password string
+	// IdentityToken buys tokens in place of the password; RegistryToken is one.
+	IdentityToken, RegistryToken string
+}
+
 // Lookup returns the credentials for a repository; the zero value for none.
-func (k *Keychain) Lookup(_ context.Context, host, path string) (authn.AuthConfig, error) {
+func (k *Keychain) Lookup(_ context.Context, host, path string) (Credentials, error) {
 	if k.Env != "" {
 		cf := configfile.New("")
 		if err := cf.LoadFromReader(strings.NewReader(k.Env)); err != nil {
-			return authn.AuthConfig{}, fmt.Errorf("read $DOCKER_AUTH_CONFIG: %w", err)
+			return Credentials{}, fmt.Errorf("read $DOCKER_AUTH_CONFIG: %w", err)
 		}
-		if a, err := lookupRepository(cf, host, path); err != nil || a != (authn.AuthConfig{}) {
+		if a, err := lookupRepository(cf, host, path); err != nil || a != (Credentials{}) {
 			return a, err
 		}
 	}
 	for _, file := range k.Files {
 		cf, err := readAuthFile(file)
 		if err != nil {
-			return authn.AuthConfig{}, err
+			return Credentials{}, err
 		}
 		if cf == nil {
 			continue
 		}
-		if a, err := lookupRepository(cf, host, path); err != nil || a != (authn.AuthConfig{}) {
+		if a, err := lookupRepository(cf, host, path); err != nil || a != (Credentials{}) {
 			return a, err
 		}
 	}
-	return authn.AuthConfig{}, nil
+	return Credentials{}, nil
 }
 
-func lookupRepository(cf *configfile.ConfigFile, host, path string) (authn.AuthConfig, error) {
+func lookupRepository(cf *configfile.ConfigFile, host, path string) (Credentials, error) {
 	for _, key := range keys(host, path) {
 		a, err := lookup(cf, key)
 		if err != nil {
 			return a, fmt.Errorf("credentials for %s: %w", host, err)
 		}
-		if a != (authn.AuthConfig{}) {
+		if a != (Credentials{}) {
 			return a, nil
 		}
 	}
-	return authn.AuthConfig{}, nil
+	return Credentials{}, nil
 }
 
-func lookup(cf *configfile.ConfigFile, key string) (authn.AuthConfig, error) {
+func lookup(cf *configfile.ConfigFile, key string) (Credentials, error) {
 	helped := cf.CredentialHelpers[key] != "" || cf.CredentialsStore != "" && !strings.Contains(strings.TrimPrefix(key, "https://"), "/")
 	helped = helped || cf.CredentialsStore != "" && key == dockerHubKey
 	if !helped {
@@ -125,10 +131,8 @@ func lookup(cf *configfile.ConfigFile, key string) (authn.AuthConfig, error) {
 	return convert(a), err
 }
 
-func convert(a types.AuthConfig) authn.AuthConfig {
-	return authn.AuthConfig{
-		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
-	}
+func convert(a types.AuthConfig) Credentials {
+	return Credentials{a.Username, a.Password, a.IdentityToken, a.RegistryToken}
 }
 
 // readAuthFile returns nil for a file that is not there.
@@ -158,7 +162,7 @@ func storeKey(host string) string {
 
 // Store keeps the credentials for host, with the helper that the file names or
 // in the file itself, and returns where.
-func (k *Keychain) Store(host string, a authn.AuthConfig) (string, error) {
+func (k *Keychain) Store(host string, a Credentials) (string, error) {
 	file := k.Files[0]
 	cf, err := readAuthFile(file)
 	if err != nil {

@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/google/go-containerregistry/pkg/authn"
 )
 
 // A roundTripper answers without a network.
@@ -33,8 +31,8 @@ func TestPasswordsNeverTravelInClear(t *testing.T) {
 		sent := false
 		u, _ := url.Parse(c.url)
 		a := &authorizer{host: u.Host, insecure: c.insecure}
-		a.credentials = func(context.Context) (authn.AuthConfig, error) {
-			return authn.AuthConfig{Username: "ann", Password: "secret"}, nil
+		a.credentials = func(context.Context) (Credentials, error) {
+			return Credentials{Username: "ann", Password: "secret"}, nil
 		}
 		a.next = roundTripper(func(r *http.Request) (*http.Response, error) {
 			sent = sent || r.Header.Get("Authorization") != ""

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	fake "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -67,9 +66,9 @@ func get(t *testing.T, r *Repository, d v1.Descriptor) string {
 	return string(data)
 }
 
-func credentials(user, password string) func(context.Context, string, string) (authn.AuthConfig, error) {
-	return func(context.Context, string, string) (authn.AuthConfig, error) {
-		return authn.AuthConfig{Username: user, Password: password}, nil
+func credentials(user, password string) func(context.Context, string, string) (Credentials, error) {
+	return func(context.Context, string, string) (Credentials, error) {
+		return Credentials{Username: user, Password: password}, nil
 	}
 }
 
@@ -456,7 +455,7 @@ func TestKeychain(t *testing.T) {
 	os.WriteFile(docker, []byte(`{"unknown":{"keep":1},"credHelpers":{"helped.example":"test","absent.example":"test"},"auths":{"https://index.docker.io/v1/":{"auth":"aHViOnB3"}}}`), 0o600)
 	os.WriteFile(podman, []byte(`{"auths":{"quay.io/team":{"auth":"dGVhbTpw"},"quay.io":{"auth":"YWxsOnA="}}}`), 0o600)
 	k := &Keychain{Files: []string{docker, podman, dir + "/none.json"}}
-	if _, err := k.Store("new.example:5000", authn.AuthConfig{Username: "neu", Password: "a:b"}); err != nil {
+	if _, err := k.Store("new.example:5000", Credentials{Username: "neu", Password: "a:b"}); err != nil {
 		t.Fatal(err)
 	}
 	for in, want := range map[[2]string]string{
