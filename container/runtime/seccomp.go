@@ -1,10 +1,10 @@
 package runtime
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
-	"sort"
 	"unsafe"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -71,7 +71,7 @@ func compileSeccomp(s *specs.LinuxSeccomp) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{}
+	p := &program{code: make([]unix.SockFilter, 0, 2048)}
 	for _, f := range s.Flags {
 		bit, ok := filterFlags[f]
 		if !ok {
@@ -85,11 +85,11 @@ func compileSeccomp(s *specs.LinuxSeccomp) (*program, error) {
 	}
 	p.emit(ld, dataArch)
 	for _, a := range nativeABIs(s.Architectures) {
-		body := &program{}
-		body.abi(a, rules, fallback)
 		// Where another ABI's number arrives, the next ABI's part is tried.
-		p.code = append(p.code, unix.SockFilter{Code: jeq, Jt: 1, K: a.audit}, unix.SockFilter{Code: jump, K: uint32(len(body.code))})
-		p.code = append(p.code, body.code...)
+		p.code = append(p.code, unix.SockFilter{Code: jeq, Jt: 1, K: a.audit}, unix.SockFilter{Code: jump})
+		at := len(p.code)
+		p.abi(a, rules, fallback)
+		p.code[at-1].K = uint32(len(p.code) - at)
 	}
 	p.emit(ret, unix.SECCOMP_RET_KILL_PROCESS)
 	const most = 4096 // BPF_MAXINSNS
@@ -114,7 +114,7 @@ func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 }
 
 func rulesByName(s *specs.LinuxSeccomp) (map[string]*rule, error) {
-	rules := map[string]*rule{}
+	rules := make(map[string]*rule, 512)
 	for _, call := range s.Syscalls {
 		answer, err := answerOf(call.Action, call.ErrnoRet)
 		if err != nil {
@@ -179,7 +179,7 @@ func (p *program) abi(a abi, rules map[string]*rule, fallback uint32) {
 
 // spans lays the rules out along the numbers, neighbours with one answer merged.
 func (a abi) spans(rules map[string]*rule, fallback uint32) []span {
-	spans := []span{{0, nil, fallback}}
+	spans := append(make([]span, 0, 128), span{0, nil, fallback})
 	put := func(nr uint32, r *rule, value uint32) {
 		last := &spans[len(spans)-1]
 		if last.rule == nil && r == nil && last.value == value {
@@ -199,10 +199,10 @@ func (a abi) spans(rules map[string]*rule, fallback uint32) []span {
 			if c.nr > next {
 				put(next, nil, fallback)
 			}
-			if r := rules[c.name]; len(r.when) == 0 {
-				put(c.nr, nil, *r.final)
+			if len(c.rule.when) == 0 {
+				put(c.nr, nil, *c.rule.final)
 			} else {
-				put(c.nr, r, 0)
+				put(c.nr, c.rule, 0)
 			}
 			next, highest = c.nr+1, c.nr
 		}
@@ -217,15 +217,21 @@ func (a abi) spans(rules map[string]*rule, fallback uint32) []span {
 	return spans
 }
 
-func sorted(t callTable, rules map[string]*rule) []call {
-	var calls []call
+// A ruledCall is a system call that the profile says something of.
+type ruledCall struct {
+	nr   uint32
+	rule *rule
+}
+
+func sorted(t callTable, rules map[string]*rule) []ruledCall {
+	calls := make([]ruledCall, 0, len(t.calls))
 	for _, c := range t.calls {
-		if rules[c.name] != nil {
-			calls = append(calls, call{c.name, c.nr + t.base})
+		if r := rules[c.name]; r != nil {
+			calls = append(calls, ruledCall{c.nr + t.base, r})
 		}
 	}
-	sort.Slice(calls, func(i, j int) bool { return calls[i].nr < calls[j].nr })
-	return slices.CompactFunc(calls, func(a, b call) bool { return a.nr == b.nr })
+	slices.SortFunc(calls, func(a, b ruledCall) int { return cmp.Compare(a.nr, b.nr) })
+	return slices.CompactFunc(calls, func(a, b ruledCall) bool { return a.nr == b.nr })
 }
 
 // loadFilter puts this thread, and so the payload, under the filter.

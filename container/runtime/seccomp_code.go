@@ -15,15 +15,13 @@ func (p *program) tree(spans []span, fallback uint32) {
 		return
 	}
 	mid := len(spans) / 2
-	low := &program{}
-	low.tree(spans[:mid], fallback)
 	// Conditional jumps reach 255 instructions, the unconditional one any.
 	p.code = append(p.code, unix.SockFilter{Code: jge, Jt: 1, K: spans[mid].start},
 		unix.SockFilter{Code: jump, K: 0})
 	at := len(p.code) - 1
 	p.tree(spans[mid:], fallback)
 	p.code[at].K = uint32(len(p.code) - at - 1)
-	p.code = append(p.code, low.code...)
+	p.tree(spans[:mid], fallback)
 }
 
 func (p *program) leaf(s span, fallback uint32) {

@@ -207,3 +207,16 @@ func FuzzSeccomp(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkCompileDefaultProfile(b *testing.B) {
+	profile, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := compileSeccomp(profile); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
