@@ -56,7 +56,7 @@ type globals struct {
 	// CgroupParent is the cgroup above all containers' cgroups.
 	CgroupParent string `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
 	// Firewall and PublishAddress are of the published ports.
-	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." env:"KIST_FIREWALL"`
+	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." placeholder:"NAME" env:"KIST_FIREWALL"`
 	PublishAddress string       `name:"publish-address" help:"Where ports without an address are published: all addresses." placeholder:"IP" env:"KIST_PUBLISH_ADDRESS"`
 	AddressPools   string       `name:"address-pools" help:"What networks without --subnet are cut from: docker's pools." placeholder:"BASE:SIZE,…" env:"KIST_ADDRESS_POOLS"`
 	Debug          bool         `short:"D" help:"Show the inner paths and causes of errors."`

@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -214,40 +215,38 @@ func (l *Line) overview() {
 			groups = append(groups, c.Group)
 		}
 	}
+	p := newHelpPrinter(out.Out)
 	for _, g := range groups {
-		out.Printf("\n%s:\n", cmpOr(g, "Commands"))
+		var rows [][2]string
 		for _, c := range l.Commands {
 			if c.Group == g && !c.Hidden {
-				out.Printf("  %-14s %s\n", c.Name, c.Help)
+				rows = append(rows, [2]string{fmt.Sprintf("%-14s", c.Name), c.Help})
 			}
 		}
+		p.table(cmp.Or(g, "Commands"), rows)
 	}
-	out.Printf("\nOptions:\n%s", globalFlags(l.Globals))
+	p.table("Options", globalFlags(l.Globals))
 	out.Printf("\nRun `%s COMMAND --help` for a command's flags and examples.\n", l.Name)
 }
 
-func cmpOr(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a
-}
-
-func globalFlags(globals any) string {
-	var b strings.Builder
+// globalFlags are the rows of the flags before the command. No command line was
+// parsed, so they are read off the struct.
+func globalFlags(globals any) (rows [][2]string) {
 	t := reflect.TypeOf(globals).Elem()
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name := cmpOr(f.Tag.Get("name"), strings.ToLower(f.Name))
-		short := "    "
+		name := "    --" + cmp.Or(f.Tag.Get("name"), strings.ToLower(f.Name))
 		if s := f.Tag.Get("short"); s != "" {
-			short = "-" + s + ", "
+			name = "-" + s + ", " + name[4:]
 		}
-		value := ""
 		if f.Type.Kind() != reflect.Bool {
-			value = " " + strings.ToUpper(f.Type.Kind().String())
+			name += " " + cmp.Or(f.Tag.Get("placeholder"), strings.ToUpper(f.Name))
 		}
-		fmt.Fprintf(&b, "  %s--%-20s %s\n", short, name+value, f.Tag.Get("help"))
+		help := f.Tag.Get("help")
+		if env := f.Tag.Get("env"); env != "" {
+			help = strings.TrimSuffix(help, ".") + " ($" + env + ")"
+		}
+		rows = append(rows, [2]string{name, help})
 	}
-	return b.String()
+	return rows
 }

@@ -14,13 +14,7 @@ type HelpFlag bool
 
 // BeforeReset shows the help of the selected command and ends.
 func (h HelpFlag) BeforeReset(ctx *kong.Context) error {
-	p := helpPrinter{ctx.Stdout, 80}
-	if f, ok := ctx.Stdout.(interface{ Fd() uintptr }); ok {
-		if cols, _, err := term.GetSize(int(f.Fd())); err == nil && cols > 40 {
-			p.width = min(cols, 120)
-		}
-	}
-	p.command(selected(ctx))
+	newHelpPrinter(ctx.Stdout).command(selected(ctx))
 	ctx.Exit(0)
 	return nil
 }
@@ -30,6 +24,16 @@ func (h HelpFlag) BeforeReset(ctx *kong.Context) error {
 type helpPrinter struct {
 	w     io.Writer
 	width int
+}
+
+func newHelpPrinter(w io.Writer) helpPrinter {
+	p := helpPrinter{w, 80}
+	if f, ok := w.(interface{ Fd() uintptr }); ok {
+		if cols, _, err := term.GetSize(int(f.Fd())); err == nil && cols > 40 {
+			p.width = min(cols, 120)
+		}
+	}
+	return p
 }
 
 func (p helpPrinter) command(n *kong.Node) {

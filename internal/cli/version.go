@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -56,16 +57,16 @@ func (c *VersionCmd) Run(out *ui.Output) error {
 // VersionLine is what `kist --version` prints.
 func VersionLine() string {
 	f := facts()
-	return fmt.Sprintf("kist version %s, build %.7s", f.Version, cmpOr(f.GitCommit, "unknown"))
+	return fmt.Sprintf("kist version %s, build %.7s", f.Version, cmp.Or(f.GitCommit, "unknown"))
 }
 
 // Commands returns the commands that belong to the command line itself.
 func Commands() []ui.Command {
 	return []ui.Command{{
-		Name: "version", Group: "System", Help: "Show the version of kist.",
+		Name: "version", Group: "System", Help: "Show the version of kist",
 		New: func() any { return new(VersionCmd) },
 	}, {
-		Name: "completion", Group: "System", Help: "Print the completion script of a shell.",
+		Name: "completion", Group: "System", Help: "Print the completion script of a shell",
 		New: func() any { return new(CompletionCmd) },
 	}}
 }
