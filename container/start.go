@@ -106,9 +106,12 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 	return spec, root, nil
 }
 
-// rootHint says what to do where overlay cannot be mounted: in a container.
+// rootHint says what to do where overlay cannot be mounted: in a container, or with
+// translated owners.
 func rootHint(err error) error {
 	switch {
+	case errors.Is(err, monitor.ErrNoIDMap):
+		return ui.Hint(err, "kist --root DIR, on ext4, xfs or btrfs; or --userns host")
 	case errors.Is(err, unix.EINVAL):
 		return ui.Hint(err, "overlay does not stack on overlay: kist --root DIR, on a disk or a tmpfs")
 	case errors.Is(err, unix.EPERM):

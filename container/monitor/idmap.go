@@ -43,6 +43,11 @@ func openMapped(fs RootFS) (*os.File, error) {
 	return mount, err
 }
 
+// ErrNoIDMap is wrapped when the owners of a file system's files cannot be
+// translated: the kernel must be able to (Linux 5.12), and the file system (ext4,
+// xfs and btrfs early, tmpfs since 6.3, overlay not). See mount_setattr(2).
+var ErrNoIDMap = errors.New("the file system has no idmapped mounts")
+
 // mappedClone is a detached mount of dir with translated owners.
 func mappedClone(dir string, ns *os.File) (*os.File, error) {
 	clone, err := sys.Clone(nil, dir, false, 0)
@@ -51,9 +56,12 @@ func mappedClone(dir string, ns *os.File) (*os.File, error) {
 	}
 	err = sys.SetAttr(clone, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 	runtime.KeepAlive(ns)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("%w: %w", ErrNoIDMap, err)
+	}
 	if err != nil {
 		clone.Close()
-		return nil, fmt.Errorf("translate owners (--userns): %w", err)
+		return nil, fmt.Errorf("translate owners (--userns) in %s: %w", dir, err)
 	}
 	return clone, nil
 }
