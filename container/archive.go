@@ -181,11 +181,24 @@ func unpack(ctx context.Context, r io.Reader, root *os.Root, o unpackOptions) er
 	return ctx.Err()
 }
 
+// makeParents makes the directories that an archive leaves out, for everybody to
+// go through: Mkdir's mode is cut by the umask.
+func makeParents(root *os.Root, dir string) error {
+	if _, err := root.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeParents(root, path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := root.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return root.Chmod(dir, 0o755)
+}
+
 func unpackEntry(t *tar.Reader, h *tar.Header, root *os.Root, o unpackOptions) error {
-	if dir := path.Dir(h.Name); dir != "." {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	if err := makeParents(root, path.Dir(h.Name)); err != nil {
+		return err
 	}
 	if err := makeRoom(h, root, o); err != nil {
 		return err

@@ -22,6 +22,9 @@ func (p *initProcess) mountAll() error {
 		return err
 	}
 	p.root = root
+	// This thread's since it has a mount namespace: the program's user is to get
+	// through the directories that mounts lack.
+	unix.Umask(0o022)
 	for i := range p.Spec.Mounts {
 		m := &p.Spec.Mounts[i]
 		if p.postpone && isLate(m) {
