@@ -183,12 +183,9 @@ func (c *CommitCmd) config(ct *Config, base *image.Image, layer image.Layer) (*v
 	cfg.History = append(cfg.History, v1.History{Created: now, Author: c.Author, Comment: c.Message, CreatedBy: strings.Join(ct.Args(), " ")})
 	cfg.Config.Entrypoint, cfg.Config.Cmd, cfg.Config.Env = ct.Entrypoint, ct.Cmd, ct.Env
 	cfg.Config.WorkingDir, cfg.Config.User, cfg.Config.Labels, cfg.Config.StopSignal = ct.WorkingDir, ct.User, ct.Labels, ct.StopSignal
-	for _, p := range ct.Exposed {
+	for _, p := range ct.exposedPorts() {
 		if cfg.Config.ExposedPorts == nil {
 			cfg.Config.ExposedPorts = map[string]struct{}{}
-		}
-		if !strings.Contains(p, "/") {
-			p += "/tcp"
 		}
 		cfg.Config.ExposedPorts[p] = struct{}{}
 	}

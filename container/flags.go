@@ -257,14 +257,30 @@ func (f *createFlags) storage(c *Config) error {
 	return volume.Sort(c.Mounts)
 }
 
+// hostLines are --add-host as docker shows them: NAME=IP as NAME:IP.
+func hostLines(list []string) []string {
+	var lines []string
+	for _, h := range list {
+		name, ip, ok := strings.Cut(h, "=")
+		if ok {
+			h = name + ":" + strings.Trim(ip, "[]")
+		}
+		lines = append(lines, h)
+	}
+	return lines
+}
+
 func (f *createFlags) network(c *Config) error {
 	n := &c.Network
 	n.Ports, n.PublishAll = f.Publish, f.PublishAll
-	n.DNS, n.DNSSearch, n.DNSOptions, n.ExtraHosts = f.Dns, f.DnsSearch, f.DnsOption, f.AddHost
-	c.Exposed = f.Expose
+	n.DNS, n.DNSSearch, n.DNSOptions, n.ExtraHosts = f.Dns, f.DnsSearch, f.DnsOption, hostLines(f.AddHost)
 	n.NoHosts, n.NoHostname = f.NoHosts, f.NoHostname
 	if f.NoHosts && len(f.AddHost) > 0 {
 		return errors.New("--no-hosts and --add-host contradict each other")
+	}
+	var err error
+	if c.Exposed, err = exposePorts(f.Expose); err != nil {
+		return err
 	}
 	networks, err := f.endpoints()
 	if err != nil {

@@ -3,6 +3,8 @@ package container
 import (
 	"strings"
 	"time"
+
+	"github.com/kist-containers/kist/network"
 )
 
 // Inspection is docker's JSON of a container: github.com/moby/moby/api,
@@ -215,7 +217,7 @@ func (e *Engine) Inspect(c *Config, size bool) *Inspection {
 	}
 	i.State.Health = e.inspectHealth(c)
 	i.HostConfig, i.Config, i.Mounts = c.inspectHost(), c.inspectConfig(), e.inspectMounts(c)
-	i.NetworkSettings = e.Networks.InspectContainer(c.ID)
+	i.NetworkSettings = e.inspectNetwork(c, st)
 	if size {
 		written := treeSize(e.dataDir(c.ID, upperDir))
 		total := written
@@ -225,6 +227,21 @@ func (e *Engine) Inspect(c *Config, size bool) *Inspection {
 		i.SizeRw, i.SizeRootFs = &written, &total
 	}
 	return i
+}
+
+// inspectNetwork is the sandbox of a container. docker: a port that is exposed and
+// not published is there, and null.
+func (e *Engine) inspectNetwork(c *Config, st Status) *network.Settings {
+	set := e.Networks.InspectContainer(c.ID)
+	if !st.Busy() || len(set.Networks) == 0 {
+		return set
+	}
+	for _, p := range c.exposedPorts() {
+		if _, ok := set.Ports[p]; !ok {
+			set.Ports[p] = nil
+		}
+	}
+	return set
 }
 
 func (e *Engine) inspectGraph(c *Config) InspectGraph {

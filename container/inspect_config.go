@@ -19,7 +19,7 @@ func (c *Config) inspectConfig() InspectConfig {
 		Tty: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce, Env: c.Env, Cmd: c.Cmd, Image: c.Image,
 		WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Labels: orEmpty(c.Labels), StopSignal: c.StopSignal, StopTimeout: c.StopTimeoutSec,
 	}
-	for _, p := range c.Exposed {
+	for _, p := range c.exposedPorts() {
 		i.ExposedPorts[p] = struct{}{}
 	}
 	for _, m := range c.Mounts {
@@ -138,9 +138,9 @@ func (s *Security) inspect(h *InspectHost) {
 
 func (c *Config) inspectPorts() map[string][]InspectPort {
 	ports := map[string][]InspectPort{}
-	bindings, _ := c.ports()
+	bindings, _ := c.given()
 	for _, b := range bindings {
-		key := fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto)
+		key := inside(b)
 		text := ""
 		if b.HostPort != 0 {
 			text = fmt.Sprint(b.HostPort)
@@ -158,16 +158,40 @@ func (c *Config) inspectBinds() (binds []string, tmpfs map[string]string) {
 			if tmpfs == nil {
 				tmpfs = map[string]string{}
 			}
-			tmpfs[m.Target] = strings.Join(m.Options, ",")
+			tmpfs[m.Target] = tmpfsText(m)
 		case m.Type == volume.TypeBind || m.Type == volume.TypeVolume && !m.Anonymous:
 			bind := m.Source + ":" + m.Target
-			if m.ReadOnly {
-				bind += ":ro"
+			if o := bindText(m); o != "" {
+				bind += ":" + o
 			}
 			binds = append(binds, bind)
 		}
 	}
 	return binds, tmpfs
+}
+
+// bindText are the options of -v.
+func bindText(m volume.Mount) string {
+	var options []string
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	if m.Propagation != "" {
+		options = append(options, m.Propagation)
+	}
+	return strings.Join(options, ",")
+}
+
+// tmpfsText are the options of --tmpfs.
+func tmpfsText(m volume.Mount) string {
+	options := slices.Clone(m.Options)
+	if m.Mode != 0 {
+		options = append(options, fmt.Sprintf("mode=%o", m.Mode))
+	}
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	return strings.Join(options, ",")
 }
 
 func (e *Engine) inspectMounts(c *Config) []InspectMount {

@@ -96,9 +96,8 @@ func (c *Config) wishes() (list []network.EndpointConfig) {
 	return list
 }
 
-// ports are the published ones, those of -P with the exposed among them.
-func (c *Config) ports() ([]network.PortBinding, error) {
-	var all []network.PortBinding
+// given are the ports of -p.
+func (c *Config) given() (all []network.PortBinding, err error) {
 	for _, p := range c.Network.Ports {
 		bindings, err := network.ParsePort(p)
 		if err != nil {
@@ -106,8 +105,14 @@ func (c *Config) ports() ([]network.PortBinding, error) {
 		}
 		all = append(all, bindings...)
 	}
-	if !c.Network.PublishAll {
-		return all, nil
+	return all, nil
+}
+
+// ports are the published ones, those of -P with the exposed among them.
+func (c *Config) ports() ([]network.PortBinding, error) {
+	all, err := c.given()
+	if err != nil || !c.Network.PublishAll {
+		return all, err
 	}
 	for _, p := range c.Exposed {
 		bindings, err := network.ParsePort(p)

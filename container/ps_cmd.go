@@ -75,11 +75,6 @@ func (c *PsCmd) show(e *Engine, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("ps: %w", err)
 	}
-	for _, v := range filters["status"] {
-		if !slices.Contains(statusWords[:], v) {
-			return fmt.Errorf("ps: --filter status=%s: want one of %s", v, strings.Join(statusWords[:], ", "))
-		}
-	}
 	list, err := e.list(filters, c.All || c.Latest || c.Last >= 0 || len(filters["status"]) > 0 || len(filters["exited"]) > 0)
 	if err != nil {
 		return fmt.Errorf("ps: %w", err)

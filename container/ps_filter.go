@@ -17,6 +17,9 @@ import (
 
 // list returns the containers that pass, newest first.
 func (e *Engine) list(f ui.Filters, all bool) ([]listed, error) {
+	if err := checkFilters(f); err != nil {
+		return nil, err
+	}
 	configs, err := e.candidates(all)
 	if err != nil {
 		return nil, err
@@ -28,12 +31,40 @@ func (e *Engine) list(f ui.Filters, all bool) ([]listed, error) {
 	var list []listed
 	for _, c := range configs {
 		l := listed{c, e.settledStatus(c)}
-		if (all || l.Busy()) && l.matches(f) && bounds(c) {
+		if (all || l.Busy()) && e.matches(l, f) && bounds(c) {
 			list = append(list, l)
 		}
 	}
 	return list, nil
 }
+
+// checkFilters refuses values that match nothing ever.
+func checkFilters(f ui.Filters) error {
+	words := map[string][]string{"status": statusWords[:], "health": healthWords[:]}
+	for key, known := range words {
+		for _, v := range f[key] {
+			if !slices.Contains(known, v) {
+				return fmt.Errorf("--filter %s=%s: want one of %s", key, v, strings.Join(known, ", "))
+			}
+		}
+	}
+	for _, v := range f["exited"] {
+		if _, err := strconv.Atoi(v); err != nil {
+			return fmt.Errorf("--filter exited=%s: want an exit status", v)
+		}
+	}
+	for _, key := range []string{"publish", "expose"} {
+		for _, v := range f[key] {
+			if _, err := exposePorts([]string{v}); err != nil {
+				return fmt.Errorf("--filter %s=%s: want PORT[-PORT][/PROTO]", key, v)
+			}
+		}
+	}
+	return nil
+}
+
+// healthWords are the values of the filter health.
+var healthWords = [...]string{"starting", "healthy", "unhealthy", "none"}
 
 // settledStatus is Status, after what a killed monitor left was cleaned up.
 func (e *Engine) settledStatus(c *Config) Status {
@@ -92,19 +123,22 @@ func (e *Engine) bounds(f ui.Filters) (func(*Config) bool, error) {
 	}, nil
 }
 
+// matches reports whether a container passes the filters.
+func (e *Engine) matches(l listed, f ui.Filters) bool {
+	return l.matches(f) &&
+		f.Match("ancestor", func(v string) bool { return e.descends(l, v) }) &&
+		f.Match("network", func(v string) bool { return e.inNetwork(l, v) }) &&
+		f.Match("publish", func(v string) bool { return e.publishes(l, v) })
+}
+
+// matches is the part of it that only looks at the container.
 func (l listed) matches(f ui.Filters) bool {
 	return f.Match("name", func(v string) bool { return nameMatches(v, l.Name) }) &&
 		f.Match("id", func(v string) bool { return strings.HasPrefix(l.ID, v) }) &&
 		f.Match("status", func(v string) bool { return l.Word == v }) &&
 		f.MatchLabels("label", l.Labels) && f.ExcludeLabels("label!", l.Labels) &&
-		f.Match("ancestor", func(v string) bool {
-			return l.Image == v || strings.TrimSuffix(l.Image, ":latest") == v || strings.HasPrefix(strings.TrimPrefix(l.ImageID, "sha256:"), v)
-		}) &&
 		f.Match("exited", func(v string) bool { return l.Word == StatusExited && strconv.Itoa(l.ExitCode) == v }) &&
 		f.Match("health", func(v string) bool { return l.Status.Health == v || v == "none" && l.Status.Health == "" }) &&
-		f.Match("network", func(v string) bool {
-			return l.Network.Mode == v || slices.ContainsFunc(l.Network.Networks, func(n Endpoint) bool { return n.Network == v })
-		}) &&
 		f.Match("volume", func(v string) bool {
 			for _, m := range l.Mounts {
 				if m.Source == v || m.Target == v {
@@ -113,11 +147,13 @@ func (l listed) matches(f ui.Filters) bool {
 			}
 			return false
 		}) &&
-		f.Match("publish", func(v string) bool { return l.publishes(v) }) &&
 		f.Match("restart-policy", func(v string) bool { return l.Restart.Name == v || v == "no" && l.Restart.Name == "" }) &&
 		f.Match("command", func(v string) bool { return strings.Contains(strings.Join(l.Args(), " "), v) }) &&
+		f.Match("should-start-on-boot", func(v string) bool {
+			return v == strconv.FormatBool(l.Restart.Name == "always" || l.Restart.Name == "unless-stopped")
+		}) &&
 		f.Match("is-task", func(v string) bool { return v == "false" || v == "0" }) &&
-		f.Match("expose", func(v string) bool { return slices.Contains(l.Exposed, v) || slices.Contains(l.Exposed, v+"/tcp") })
+		f.Match("expose", func(v string) bool { return l.exposes(v) })
 }
 
 // nameMatches is docker's rule: a regular expression, tried on the name with and
@@ -133,15 +169,45 @@ func nameMatches(pattern, name string) bool {
 	return re.MatchString(name) || re.MatchString("/"+name)
 }
 
-func (l listed) publishes(v string) bool {
-	bindings, err := l.ports()
+// exposes reports whether the container has the port of a filter inside.
+func (l listed) exposes(v string) bool {
+	return slices.ContainsFunc(l.exposedPorts(), func(p string) bool {
+		number, proto, _ := strings.Cut(p, "/")
+		n, err := strconv.ParseUint(number, 10, 16)
+		return err == nil && portIn(v, uint16(n), proto)
+	})
+}
+
+// publishes reports whether the port of a filter, one of the host, leads to the
+// container now.
+func (e *Engine) publishes(l listed, v string) bool {
+	return l.Busy() && slices.ContainsFunc(e.shownPorts(l.Config), func(p shownPort) bool {
+		return p.hostIP != "" && portIn(v, p.host, p.proto)
+	})
+}
+
+// descends reports whether a container's image is, or was made from, the one of a
+// filter: it begins with all its layers.
+func (e *Engine) descends(l listed, v string) bool {
+	if l.Image == v || strings.TrimSuffix(l.Image, ":latest") == v || strings.HasPrefix(strings.TrimPrefix(l.ImageID, "sha256:"), v) {
+		return true
+	}
+	img, err := e.Images.Resolve(v)
 	if err != nil {
 		return false
 	}
-	for _, b := range bindings {
-		if v == strconv.Itoa(int(b.ContainerPort)) || v == fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto) {
-			return true
-		}
+	lowers := img.LowerDirs()
+	below := len(l.Lowers) - len(lowers)
+	return img.ID == l.ImageID || len(lowers) > 0 && below >= 0 && slices.Equal(l.Lowers[below:], lowers)
+}
+
+// inNetwork compares by the network's name and by the beginning of its ID.
+func (e *Engine) inNetwork(l listed, v string) bool {
+	if l.Network.Mode == v {
+		return true
 	}
-	return false
+	if n, err := e.Networks.Network(v); err == nil {
+		v = n.Name
+	}
+	return slices.ContainsFunc(l.Network.Networks, func(n Endpoint) bool { return n.Network == v })
 }

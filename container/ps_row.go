@@ -66,7 +66,7 @@ func (e *Engine) row(l listed, now time.Time, long, size bool) psRow {
 	}
 	r.Mounts, r.LocalVolumes = strings.Join(mounts, ","), strconv.Itoa(local)
 	if l.Busy() {
-		r.Ports = e.portsText(l.Config)
+		r.Ports = portsColumn(e.shownPorts(l.Config))
 	}
 	if size {
 		r.bytes = treeSize(e.dataDir(l.ID, upperDir))
@@ -97,31 +97,6 @@ func networkNames(c *Config) string {
 		names = append(names, n.Network)
 	}
 	return strings.Join(names, ",")
-}
-
-// portsText is docker's PORTS column: exposed ports first, then the published.
-func (e *Engine) portsText(c *Config) string {
-	published := map[string]bool{}
-	var list []string
-	if s, err := e.Networks.Sandbox(c.ID); err == nil {
-		for _, p := range s.Ports {
-			inside := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
-			published[inside] = true
-			for _, host := range p.Hosts() {
-				list = append(list, host+"->"+inside)
-			}
-		}
-	}
-	var exposed []string
-	for _, p := range c.Exposed {
-		if !strings.Contains(p, "/") {
-			p += "/tcp"
-		}
-		if !published[p] {
-			exposed = append(exposed, p)
-		}
-	}
-	return strings.Join(append(exposed, list...), ", ")
 }
 
 // sizeText is docker's SIZE: what the container wrote, and with its image.

@@ -14,7 +14,6 @@ import (
 
 // RmCmd is `kist rm`.
 type RmCmd struct {
-	choice     `embed:""`
 	Force      bool     `short:"f" help:"Kill what runs; a container that is not there is no error."`
 	Volumes    bool     `short:"v" help:"Remove its anonymous volumes too."`
 	All        bool     `short:"a" help:"All containers."`
@@ -22,6 +21,8 @@ type RmCmd struct {
 	Ignore     bool     `short:"i" help:"A container that is not there is no error."`
 	Depend     bool     `help:"Remove those that share its namespaces too."`
 	Link       bool     `short:"l" hidden:""`
+	Cidfile    []string `sep:"none" help:"Read the ID of a container from a file." placeholder:"FILE"`
+	Filter     []string `sep:"none" help:"Choose those that match, as kist ps does." placeholder:"KEY=VALUE"`
 	Time       *int     `short:"t" help:"With -f, seconds to wait before SIGKILL (0)." placeholder:"SECONDS"`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers to remove."`
 }
@@ -31,7 +32,7 @@ func (c *RmCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	if c.Link {
 		return errors.New("rm --link: kist has no links; containers of one network find each other by name")
 	}
-	names, err := e.choose(c.Containers, c.All, c.Latest, c.choice, nil)
+	names, err := e.choose(c.Containers, c.All, c.Latest, choice{c.Cidfile, c.Filter}, nil)
 	if err == nil && c.Depend {
 		names, err = e.withDependants(names)
 	}

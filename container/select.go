@@ -13,7 +13,7 @@ import (
 // names.
 type choice struct {
 	Cidfile []string `sep:"none" help:"Read the ID of a container from a file." placeholder:"FILE"`
-	Filter  []string `sep:"none" help:"Choose those that match, as kist ps does." placeholder:"KEY=VALUE"`
+	Filter  []string `short:"f" sep:"none" help:"Choose those that match, as kist ps does." placeholder:"KEY=VALUE"`
 }
 
 // latestFlag is podman's -l of commands whose -l docker has no use for.
@@ -23,7 +23,7 @@ type latestFlag struct {
 
 // filterKeys are those of kist ps.
 var filterKeys = [...]string{"name", "id", "status", "label", "label!", "ancestor", "exited", "health", "network", "volume",
-	"before", "since", "publish", "expose", "is-task", "until", "restart-policy", "command"}
+	"before", "since", "publish", "expose", "is-task", "until", "restart-policy", "should-start-on-boot", "command"}
 
 // choose returns the containers that a command is for: those named, those of the
 // ID files, the latest, or with all or filters those that match.

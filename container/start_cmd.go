@@ -12,13 +12,15 @@ import (
 type StartCmd struct {
 	choice      `embed:""`
 	latestFlag  `embed:""`
-	Attach      bool     `short:"a" help:"Attach to its output, and pass signals on."`
-	Interactive bool     `short:"i" help:"Attach to its standard input."`
-	DetachKeys  string   `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
-	SigProxy    bool     `negatable:"" default:"true" help:"With -a, pass signals on."`
-	All         bool     `help:"All containers that do not run."`
-	Checkpoint  string   `hidden:""`
-	Containers  []string `arg:"" optional:"" name:"container" help:"Containers to start."`
+	Attach      bool   `short:"a" help:"Attach to its output, and pass signals on."`
+	Interactive bool   `short:"i" help:"Attach to its standard input."`
+	DetachKeys  string `help:"Keys that detach from a terminal (ctrl-p,ctrl-q)." placeholder:"KEYS"`
+	SigProxy    bool   `negatable:"" default:"true" help:"With -a, pass signals on."`
+	All         bool   `help:"All containers that do not run."`
+	// What restores checkpoints elsewhere.
+	Checkpoint    string   `hidden:""`
+	CheckpointDir string   `hidden:""`
+	Containers    []string `arg:"" optional:"" name:"container" help:"Containers to start."`
 }
 
 // HandlesSignals says that signals are for the container.
@@ -29,7 +31,7 @@ func (c *StartCmd) Validate() error {
 	switch {
 	case (c.Attach || c.Interactive) && (len(c.Containers) > 1 || c.All || len(c.Filter) > 0):
 		return errors.New("start -a and -i take one container")
-	case c.Checkpoint != "":
+	case c.Checkpoint+c.CheckpointDir != "":
 		return errors.New("--checkpoint: kist does not restore checkpoints")
 	}
 	return nil
