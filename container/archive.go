@@ -25,15 +25,14 @@ func rootAt(dir *os.File) (*os.Root, error) {
 
 // pack writes the entry base of root, with all below it, as a tar stream in
 // which it is called name. No link is followed.
-func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string) error {
-	t := tar.NewWriter(w)
-	links := map[[2]uint64]string{}
+func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string, who *owners) error {
+	t := &packer{tar.NewWriter(w), root, who, map[[2]uint64]string{}}
 	// Not left to WalkDir, which follows a link that it begins with.
 	if info, err := root.Lstat(base); err != nil || !info.IsDir() {
 		if err == nil {
-			err = packEntry(t, root, base, name, links)
+			err = t.entry(base, name)
 		}
-		return closed(t, err)
+		return closed(t.Writer, err)
 	}
 	skip := kernelView(root)
 	err := fs.WalkDir(root.FS(), base, func(p string, d fs.DirEntry, err error) error {
@@ -50,7 +49,7 @@ func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string) er
 		if base == "." {
 			inside = path.Join(name, p)
 		}
-		err = packEntry(t, root, p, inside, links)
+		err = t.entry(p, inside)
 		if errors.Is(err, fs.ErrNotExist) && p != base {
 			return nil
 		}
@@ -59,7 +58,16 @@ func pack(ctx context.Context, w io.Writer, root *os.Root, base, name string) er
 		}
 		return err
 	})
-	return closed(t, err)
+	return closed(t.Writer, err)
+}
+
+// A packer writes files below root, who being whose files they are.
+type packer struct {
+	*tar.Writer
+	root *os.Root
+	who  *owners
+	// links are the first names of files with several.
+	links map[[2]uint64]string
 }
 
 // closed ends an archive unless it is a broken one, which must not look whole.
@@ -91,7 +99,8 @@ func kernelView(root *os.Root) func(dir string) bool {
 	}
 }
 
-func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64]string) error {
+func (t *packer) entry(p, name string) error {
+	root := t.root
 	info, err := root.Lstat(p)
 	if err != nil {
 		return err
@@ -114,13 +123,15 @@ func packEntry(t *tar.Writer, root *os.Root, p, name string, links map[[2]uint64
 		h.Name += "/"
 	}
 	h.Uname, h.Gname = "", ""
+	uid, gid := t.who.inside(uint32(h.Uid), uint32(h.Gid))
+	h.Uid, h.Gid = int(uid), int(gid)
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	if st, ok := info.Sys().(*unixStat); ok && st.Nlink > 1 && info.Mode().IsRegular() {
 		key := [2]uint64{uint64(st.Dev), st.Ino}
-		if first, seen := links[key]; seen {
+		if first, seen := t.links[key]; seen {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 		} else {
-			links[key] = name
+			t.links[key] = name
 		}
 	}
 	if err := t.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
@@ -153,10 +164,16 @@ type unpackOptions struct {
 	Owner bool
 	// Replace lets a file stand for a directory and the other way round.
 	Replace bool
+	// Who says whose files they are where they go.
+	Who *owners
 }
 
 // unpack extracts a tar stream below root; nothing of it can leave root.
 func unpack(ctx context.Context, r io.Reader, root *os.Root, o unpackOptions) error {
+	return o.Who.asRoot(func() error { return unpackAll(ctx, r, root, o) })
+}
+
+func unpackAll(ctx context.Context, r io.Reader, root *os.Root, o unpackOptions) error {
 	t := tar.NewReader(r)
 	var dirs []*tar.Header
 	for ctx.Err() == nil {
@@ -274,7 +291,8 @@ func makeNode(h *tar.Header, root *os.Root) error {
 // settle sets owner, then mode (chown clears the set-uid bits), then times.
 func settle(h *tar.Header, root *os.Root, o unpackOptions) error {
 	if o.Owner {
-		if err := root.Lchown(h.Name, h.Uid, h.Gid); err != nil {
+		uid, gid := o.Who.outside(uint32(h.Uid), uint32(h.Gid))
+		if err := root.Lchown(h.Name, int(uid), int(gid)); err != nil {
 			return err
 		}
 	}

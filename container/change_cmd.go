@@ -79,7 +79,7 @@ func (c *ExportCmd) Run(ctx context.Context, e *Engine, out *ui.Output) (err err
 	}
 	defer root.Close()
 	// The dot makes the last step a directory, where no link is followed.
-	if err := image.WriteTree(ctx, w, fmt.Sprintf("/proc/self/fd/%d/.", root.Fd())); err != nil {
+	if err := image.WriteTreeAs(ctx, w, fmt.Sprintf("/proc/self/fd/%d/.", root.Fd()), e.ownersOf(ct).inside); err != nil {
 		return fmt.Errorf("export %s: %w", c.Container, err)
 	}
 	e.event(ct, "export", nil)
@@ -142,7 +142,7 @@ func (c *CommitCmd) commit(ctx context.Context, e *Engine, ct *Config) (*image.I
 	}
 	whole, diff := io.Pipe()
 	go func() {
-		diff.CloseWithError(e.Images.WriteDiff(ctx, diff, e.dataDir(ct.ID, upperDir), ct.Lowers))
+		diff.CloseWithError(e.Images.WriteDiff(ctx, diff, e.dataDir(ct.ID, upperDir), ct.Lowers, e.diskOwners(ct)))
 	}()
 	r, w := io.Pipe()
 	go func() {

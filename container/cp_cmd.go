@@ -40,6 +40,8 @@ type side struct {
 	contents bool
 	// of is the container, nil for the host.
 	of *Config
+	// who are the owners of its files, nil for the host.
+	who *owners
 	// below is where root is mounted in the container.
 	below string
 }
@@ -105,7 +107,7 @@ func (c *CpCmd) copy(ctx context.Context, e *Engine, out *ui.Output) error {
 	} else {
 		// docker: into a container the files are root's, out of it the caller's,
 		// unless -a keeps the owners.
-		err = receive(ctx, count, dir, unpackOptions{Owner: c.Archive, Replace: c.Overwrite})
+		err = receive(ctx, count, dir, unpackOptions{Owner: c.Archive, Replace: c.Overwrite, Who: to.who})
 	}
 	r.CloseWithError(err)
 	if sent := <-done; sent != nil && !errors.Is(sent, err) {
@@ -153,7 +155,7 @@ func (c *CpCmd) side(e *Engine, arg string) (*side, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		s.of, s.path = ct, path.Clean("/"+p)
+		s.of, s.who, s.path = ct, e.ownersOf(ct), path.Clean("/"+p)
 		m, rest, found := ct.mountedAt(s.path)
 		if found && !e.Status(ct.ID).Live() {
 			s.path, s.below = rest, m.Target
@@ -248,7 +250,7 @@ func (s *side) send(ctx context.Context, w io.Writer, name string, c *CpCmd) err
 			return err
 		}
 		defer root.Close()
-		return pack(ctx, w, root, ".", name)
+		return pack(ctx, w, root, ".", name, s.who)
 	}
 	at, base := s.path, path.Base(s.path)
 	if c.FollowLink || s.trailing {
@@ -265,7 +267,7 @@ func (s *side) send(ctx context.Context, w io.Writer, name string, c *CpCmd) err
 				return err
 			}
 			defer root.Close()
-			return pack(ctx, w, root, ".", name)
+			return pack(ctx, w, root, ".", name, s.who)
 		}
 		f.Close()
 		if real, err := s.resolve(); err == nil {
@@ -282,7 +284,7 @@ func (s *side) send(ctx context.Context, w io.Writer, name string, c *CpCmd) err
 		return err
 	}
 	defer root.Close()
-	return pack(ctx, w, root, base, name)
+	return pack(ctx, w, root, base, name, s.who)
 }
 
 // resolve follows the links of the path, one at a time, inside the root.
@@ -327,7 +329,7 @@ func (to *side) receiveStream(ctx context.Context, e *Engine, in io.Reader, c *C
 		return fmt.Errorf("%s: %w", to.arg(), plain(err))
 	}
 	defer dir.Close()
-	err = receive(ctx, in, dir, unpackOptions{Owner: true, Replace: c.Overwrite})
+	err = receive(ctx, in, dir, unpackOptions{Owner: true, Replace: c.Overwrite, Who: to.who})
 	if err == nil {
 		to.tell(e, "extract-to-dir")
 	}

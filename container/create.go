@@ -65,6 +65,9 @@ func (e *Engine) Create(ctx context.Context, c *Config, src source) (_ *created,
 		return nil, err
 	}
 	defer pin.Unlock()
+	if err := e.keepCaller(c); err != nil {
+		return nil, err
+	}
 	if err := e.fill(ctx, c, src); err != nil {
 		return nil, err
 	}

@@ -8,8 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kist-containers/kist/volume"
 )
 
 // accountFlags are podman's on /etc/passwd and /etc/group. docker leaves both
@@ -27,9 +30,12 @@ type Accounts struct {
 	Hosts []string `json:"hosts,omitempty"`
 	// User adds the container's own user and group by the templates, "" for
 	// podman's.
-	User  bool   `json:"user,omitempty"`
-	Entry string `json:"entry,omitempty"`
-	Group string `json:"group,omitempty"`
+	User bool `json:"user,omitempty"`
+	// Caller is the line of the host's /etc/passwd of the user that --userns keep-id
+	// keeps.
+	Caller string `json:"caller,omitempty"`
+	Entry  string `json:"entry,omitempty"`
+	Group  string `json:"group,omitempty"`
 }
 
 func (f *createFlags) accounts(c *Config) error {
@@ -50,7 +56,8 @@ func (f *createFlags) accounts(c *Config) error {
 	if strings.ContainsAny(a.Entry+a.Group, "\n\x00") {
 		return errors.New("--passwd-entry, --group-entry: want one line")
 	}
-	a.User = given || f.Passwd != nil && *f.Passwd
+	keeps := f.Userns == "keep-id" || strings.HasPrefix(f.Userns, "keep-id:")
+	a.User = given || f.Passwd != nil && *f.Passwd || keeps && f.Passwd == nil
 	return nil
 }
 
@@ -91,7 +98,7 @@ func (m *specMaker) accountFiles() error {
 		if err != nil {
 			return err
 		}
-		name, _, _ := strings.Cut(m.c.User, ":")
+		name, title, home := m.ownAccount()
 		known := func(path string, id uint32) bool {
 			found := false
 			eachLine(m.root, path, func(f []string) bool {
@@ -101,7 +108,7 @@ func (m *specMaker) accountFiles() error {
 			return found
 		}
 		words := strings.NewReplacer("$USERNAME", name, "$UID", strconv.Itoa(int(user.UID)), "$GID", strconv.Itoa(int(user.GID)),
-			"$NAME", "container user", "$HOME", filepath.Join("/", m.c.WorkingDir), "$GROUPNAME", strconv.Itoa(int(user.GID)))
+			"$NAME", title, "$HOME", home, "$GROUPNAME", strconv.Itoa(int(user.GID)))
 		if !known("/etc/passwd", user.UID) {
 			passwd = strings.TrimPrefix(passwd+"\n"+words.Replace(cmp.Or(a.Entry, "$USERNAME:*:$UID:$GID:$NAME:$HOME:/bin/sh")), "\n")
 		}
@@ -118,6 +125,22 @@ func (m *specMaker) accountFiles() error {
 		}
 	}
 	return nil
+}
+
+// ownAccount is what podman's line for the container's user says of it: the caller's
+// own name, and home if the container has it, where the caller was kept.
+func (m *specMaker) ownAccount() (name, title, home string) {
+	name, _, _ = strings.Cut(m.c.User, ":")
+	title, home = "container user", filepath.Join("/", m.c.WorkingDir)
+	f := strings.Split(m.c.Accounts.Caller, ":")
+	if len(f) < 7 {
+		return name, title, home
+	}
+	isHome := func(w volume.Mount) bool { return w.Target == f[5] || strings.HasPrefix(f[5], w.Target+"/") }
+	if slices.ContainsFunc(m.c.Mounts, isHome) {
+		home = f[5]
+	}
+	return f[0], f[4], home
 }
 
 // appended shows a file of the image with lines behind it.

@@ -298,11 +298,10 @@ func (m *specMaker) ownerOf(w *volume.Mount) (uid, gid int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if w.Type == volume.TypeVolume || !m.e.shifts(m.c) {
+	if w.Type == volume.TypeVolume && !m.e.Rootless || !m.e.translates(m.c) {
 		return int(user.UID), int(user.GID), nil // a volume's mount translates
 	}
-	u, _ := hostID(m.c.Spaces.UIDs, user.UID)
-	g, _ := hostID(m.c.Spaces.GIDs, user.GID)
+	u, g := m.owners().outside(user.UID, user.GID)
 	return int(u), int(g), nil
 }
 

@@ -275,7 +275,7 @@ func (m *specMaker) secretFiles() error {
 			return err
 		}
 		f := monitor.SecretFile{From: m.e.secretDir(s.Name, secretData), Name: strconv.Itoa(i), UID: use.UID, GID: use.GID, Mode: use.Mode}
-		if m.e.shifts(m.c) {
+		if m.e.translates(m.c) {
 			uid, okU := hostID(m.c.Spaces.UIDs, use.UID)
 			gid, okG := hostID(m.c.Spaces.GIDs, use.GID)
 			if !okU || !okG {

@@ -299,7 +299,7 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	}
 	trash, err := e.hideFiles(c)
 	e.event(c, "destroy", nil)
-	return func() { sys.RemoveTree(trash) }, errors.Join(err, e.removeImage(ctx, c), e.removeAnonymous(ctx, c))
+	return func() { sys.RemoveTree(trash) }, errors.Join(err, e.dropShifted(ctx, c), e.removeImage(ctx, c), e.removeAnonymous(ctx, c))
 }
 
 // removeImage removes the image of a removed container if it is to go too. One
@@ -324,6 +324,9 @@ func (e *Engine) remove(ctx context.Context, c *Config, volumes bool) error {
 		return err
 	}
 	e.event(c, "destroy", nil)
+	if err := e.dropShifted(ctx, c); err != nil {
+		return err
+	}
 	if !volumes {
 		return nil
 	}

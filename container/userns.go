@@ -46,8 +46,6 @@ func (e *Engine) settleUsers(ctx context.Context, c *Config) (err error) {
 		return nil
 	case mode == "auto":
 		err = e.autoUsers(ctx, c, options)
-	case mode == "keep-id" || mode == "nomap":
-		err = e.keepUsers(c, mode, options)
 	default:
 		var m IDMap
 		m, err = parseIDMap(s.User)
@@ -62,8 +60,21 @@ func (e *Engine) settleUsers(ctx context.Context, c *Config) (err error) {
 	if len(s.GIDs) == 0 {
 		s.GIDs = s.UIDs
 	}
-	if e.Rootless && mode != "nomap" && len(c.Lowers) > 0 && !identity(s.UIDs) {
-		return fmt.Errorf("--userns %s: translating the owners of the image's files needs root; --userns host keeps your own namespace", s.User)
+	if err := e.copyShifted(ctx, c); err != nil {
+		return fmt.Errorf("--userns %s: %w", s.User, err)
+	}
+	return nil
+}
+
+// keepCaller settles --userns keep-id and nomap. It comes before the image has its
+// say: its user is not the caller.
+func (e *Engine) keepCaller(c *Config) error {
+	mode, options, _ := strings.Cut(c.Spaces.User, ":")
+	if mode != "keep-id" && mode != "nomap" || len(c.Spaces.UIDs)+len(c.Spaces.GIDs) > 0 {
+		return nil
+	}
+	if err := e.keepUsers(c, mode, options); err != nil {
+		return fmt.Errorf("--userns %s: %w", c.Spaces.User, err)
 	}
 	return nil
 }
@@ -106,6 +117,7 @@ func (e *Engine) keepUsers(c *Config, mode, options string) error {
 		s.UIDs, s.GIDs = []IDMap{{0, 1, total[0] - 1}}, []IDMap{{0, 1, total[1] - 1}}
 		return nil
 	}
+	caller := strconv.Itoa(int(own[0].Inside))
 	for _, o := range splitOptions(options) {
 		key, value, _ := strings.Cut(o, "=")
 		n, err := strconv.ParseUint(value, 10, 32)
@@ -123,7 +135,10 @@ func (e *Engine) keepUsers(c *Config, mode, options string) error {
 		}
 	}
 	s.UIDs, s.GIDs = keepMap(own[0].Inside, total[0]), keepMap(own[1].Inside, total[1])
-	setDefault(&c.User, fmt.Sprintf("%d:%d", own[0].Inside, own[1].Inside))
+	if c.User == "" {
+		c.User = fmt.Sprintf("%d:%d", own[0].Inside, own[1].Inside)
+		c.Accounts.Caller, _ = hostAccount(caller)
+	}
 	return nil
 }
 
@@ -254,11 +269,10 @@ func (m *specMaker) userNamespace(s *specs.Spec) error {
 // ownFiles makes the container's root the owner of the files that kist writes
 // for it.
 func (m *specMaker) ownFiles() error {
-	if !m.e.shifts(m.c) {
+	if !m.e.translates(m.c) {
 		return nil
 	}
-	uid, _ := hostID(m.c.Spaces.UIDs, 0)
-	gid, _ := hostID(m.c.Spaces.GIDs, 0)
+	uid, gid := m.owners().outside(0, 0)
 	for _, f := range m.files {
 		if !strings.HasPrefix(f, m.e.runDir(m.c.ID)+"/") {
 			continue

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -9,18 +10,23 @@ import (
 	"strings"
 
 	"github.com/kist-containers/kist/internal/state"
+	"github.com/kist-containers/kist/internal/ui"
 )
 
 // autoUsers gives the container ids that no other has.
 func (e *Engine) autoUsers(ctx context.Context, c *Config, options string) error {
-	size := uint32(autoIDs)
+	pool, err := e.autoPool()
+	if err != nil {
+		return err
+	}
+	size := pool.size
 	s := &c.Spaces
 	for _, o := range splitOptions(options) {
 		key, value, _ := strings.Cut(o, "=")
 		switch key {
 		case "size":
 			n, err := strconv.ParseUint(value, 10, 32)
-			if err != nil || n == 0 || n > lastAutoID-firstAutoID {
+			if err != nil || n == 0 || n > uint64(pool.last-pool.first) {
 				return fmt.Errorf("size=%s: want a number of ids", value)
 			}
 			size = uint32(n)
@@ -38,16 +44,44 @@ func (e *Engine) autoUsers(ctx context.Context, c *Config, options string) error
 			return fmt.Errorf("%s: want size=, uidmapping= or gidmapping=", key)
 		}
 	}
-	if e.Rootless {
-		return nil // refused by the caller, with the reason
-	}
-	start, err := e.claimIDs(ctx, c.ID, size)
+	start, err := e.claimIDs(ctx, c.ID, size, pool)
 	if err != nil {
 		return err
 	}
 	auto := IDMap{0, start, size}
 	s.UIDs, s.GIDs = around(auto, s.UIDs), around(auto, s.GIDs)
 	return nil
+}
+
+// An idPool is what containers get ranges of, those from first to before last, and
+// how many a container gets unasked.
+type idPool struct{ first, last, size uint32 }
+
+// ownAutoIDs is how many of an ordinary user's subordinate ids a container gets;
+// podman gives as many to an image whose accounts need no more.
+const ownAutoIDs = 1024
+
+// autoPool is the machine's, or what the user has of subordinate ids.
+func (e *Engine) autoPool() (idPool, error) {
+	if !e.Rootless {
+		return idPool{firstAutoID, lastAutoID, autoIDs}, nil
+	}
+	last := uint32(lastAutoID)
+	for _, file := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		list, err := readIDMap(file)
+		if err != nil {
+			return idPool{}, err
+		}
+		end := uint32(1)
+		for _, m := range list {
+			end = max(end, m.Inside+m.Size)
+		}
+		last = min(last, end)
+	}
+	if last <= 1 {
+		return idPool{}, ui.Hint(errors.New("you have no subordinate ids to give"), "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER")
+	}
+	return idPool{1, last, min(ownAutoIDs, last-1)}, nil
 }
 
 // around cuts given mappings out of the automatic one.
@@ -74,7 +108,7 @@ func around(auto IDMap, given []IDMap) []IDMap {
 
 // claimIDs takes a free range of ids for a container. A range is a file named
 // START-SIZE that holds the container's ID, as names are; see claim.
-func (e *Engine) claimIDs(ctx context.Context, id string, size uint32) (uint32, error) {
+func (e *Engine) claimIDs(ctx context.Context, id string, size uint32, pool idPool) (uint32, error) {
 	lock, err := state.AcquireLock(ctx, e.Roots.Lock("ids"))
 	if err != nil {
 		return 0, err
@@ -93,11 +127,11 @@ func (e *Engine) claimIDs(ctx context.Context, id string, size uint32) (uint32, 
 			taken = append(taken, m)
 		}
 	}
-	start, ok := firstFree(taken, size)
+	start, ok := pool.firstFree(taken, size)
 	if !ok {
 		// Ranges of containers that a killed command never finished or removed.
 		taken = slices.DeleteFunc(taken, func(m IDMap) bool { return e.freeStale(m) })
-		if start, ok = firstFree(taken, size); !ok {
+		if start, ok = pool.firstFree(taken, size); !ok {
 			return 0, fmt.Errorf("no %d ids in a row are free", size)
 		}
 	}
@@ -113,16 +147,16 @@ func rangeOf(name string) (IDMap, bool) {
 	return IDMap{0, uint32(start), uint32(size)}, ok && errA == nil && errB == nil
 }
 
-func firstFree(taken []IDMap, size uint32) (uint32, bool) {
+func (p idPool) firstFree(taken []IDMap, size uint32) (uint32, bool) {
 	slices.SortFunc(taken, func(a, b IDMap) int { return int(int64(a.Outside) - int64(b.Outside)) })
-	start := uint32(firstAutoID)
+	start := p.first
 	for _, m := range taken {
 		if m.Outside >= start && m.Outside-start >= size {
 			break
 		}
 		start = max(start, m.Outside+m.Size)
 	}
-	return start, start <= lastAutoID && size <= lastAutoID-start
+	return start, start <= p.last && size <= p.last-start
 }
 
 // freeStale gives a range back whose container is not there.

@@ -17,15 +17,23 @@ func (s *Store) Changes(upper string, lowers []string) ([]Change, error) {
 }
 
 // WriteDiff writes the layer archive of upper above lowers.
-func (s *Store) WriteDiff(ctx context.Context, w io.Writer, upper string, lowers []string) error {
-	_, err := layer.WriteDiff(ctx, w, upper, lowers, layer.DiffOptions{Rootless: s.o.Rootless})
+func (s *Store) WriteDiff(ctx context.Context, w io.Writer, upper string, lowers []string, owner Owner) error {
+	_, err := layer.WriteDiff(ctx, w, upper, lowers, layer.DiffOptions{Rootless: s.o.Rootless, Owner: owner})
 	return err
 }
+
+// An Owner translates owners on disk to those of an archive; nil leaves them.
+type Owner = func(uid, gid uint32) (uint32, uint32)
 
 // WriteTree writes the whole tree below root as an archive: docker's export of
 // a mounted root file system.
 func WriteTree(ctx context.Context, w io.Writer, root string) error {
-	_, err := layer.WriteDiff(ctx, w, root, nil, layer.DiffOptions{Flat: true})
+	return WriteTreeAs(ctx, w, root, nil)
+}
+
+// WriteTreeAs is WriteTree with other owners.
+func WriteTreeAs(ctx context.Context, w io.Writer, root string, owner Owner) error {
+	_, err := layer.WriteDiff(ctx, w, root, nil, layer.DiffOptions{Flat: true, Owner: owner})
 	return err
 }
 

@@ -23,6 +23,8 @@ type DiffOptions struct {
 	Rootless bool
 	// Flat packs the whole tree, without whiteouts: an export of a mounted root.
 	Flat bool
+	// Owner, unless nil, translates the owners of the tree to those of the archive.
+	Owner func(uid, gid uint32) (uint32, uint32)
 }
 
 // WriteDiff writes the layer archive of upper, overlay's directory of changes
@@ -98,6 +100,9 @@ func (p *packer) entry(d *os.File, base, name string) error {
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return nil // sockets have no form in an archive
+	}
+	if p.o.Owner != nil {
+		st.Uid, st.Gid = p.o.Owner(st.Uid, st.Gid)
 	}
 	hdr, err := header(d, base, name, &st)
 	if err != nil {

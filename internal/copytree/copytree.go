@@ -21,7 +21,12 @@ type copier struct {
 	// links are the first places of files with several names.
 	links map[inode]place
 	buf   []byte
+	// owner, unless nil, says whose the copy of a file is.
+	owner Owner
 }
+
+// An Owner translates the user and the group of a file.
+type Owner func(uid, gid uint32) (uint32, uint32)
 
 type inode struct{ dev, ino uint64 }
 
@@ -34,26 +39,40 @@ type place struct {
 // Copy copies what is in from, an open directory, into the empty one to, and
 // gives to the attributes of from. An error is an *os.PathError of the entry, or
 // tells of the owners that this user cannot give.
-func Copy(from, to *os.File) error {
+func Copy(from, to *os.File) error { return CopyAs(from, to, nil) }
+
+// CopyAs is Copy with other owners.
+func CopyAs(from, to *os.File, owner Owner) error {
+	c := &copier{links: map[inode]place{}, owner: owner}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	if err := Contents(from, to); err != nil {
+	if err := c.contents(from, to); err != nil {
 		return err
 	}
+	c.own(&st)
 	return Attributes(int(from.Fd()), int(to.Fd()), &st)
 }
 
 // Contents is Copy without the attributes of the directory itself.
 func Contents(from, to *os.File) error {
-	c := &copier{links: map[inode]place{}}
+	return (&copier{links: map[inode]place{}}).contents(from, to)
+}
+
+func (c *copier) contents(from, to *os.File) error {
 	defer func() {
 		for _, p := range c.links {
 			unix.Close(p.dir)
 		}
 	}()
 	return c.dir(from, to)
+}
+
+func (c *copier) own(st *unix.Stat_t) {
+	if c.owner != nil {
+		st.Uid, st.Gid = c.owner(st.Uid, st.Gid)
+	}
 }
 
 func (c *copier) dir(from, to *os.File) error {
@@ -87,6 +106,7 @@ func (c *copier) entry(from, to *os.File, name string) error {
 	if err := unix.Fstatat(int(from.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
+	c.own(&st)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return c.subdir(from, to, name, &st)

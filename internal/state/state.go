@@ -18,6 +18,7 @@
 //  4. a volume (<root>/volume/.lock/<name>); several volumes: by name
 //  5. a network (<root>/network/.lock/<id>); several networks: by id
 //  6. the firewall (<runroot>/lock/firewall)
+//  7. the copies of images with other owners (<runroot>/lock/shifted)
 package state
 
 import (

@@ -25,6 +25,25 @@ func OnThread(f func() error) error {
 	return <-done
 }
 
+// AsOwner runs f OnThread, where new files belong to uid and gid. All capabilities
+// stay, which the kernel takes with the first of both ids: see capabilities(7).
+func AsOwner(uid, gid int, f func() error) error {
+	return OnThread(func() error {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			return os.NewSyscallError("capget", err)
+		}
+		// Neither reports an error.
+		unix.Setfsgid(gid)
+		unix.Setfsuid(uid)
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			return os.NewSyscallError("capset", err)
+		}
+		return f()
+	})
+}
+
 // InNetwork runs f OnThread, in the network namespace ns.
 func InNetwork(ns *os.File, f func() error) error {
 	return OnThread(func() error {
