@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/volume"
 )
 
 // DiffCmd is `kist diff`.
@@ -88,16 +90,19 @@ func (c *ExportCmd) Run(ctx context.Context, e *Engine, out *ui.Output) (err err
 
 // CommitCmd is `kist commit`.
 type CommitCmd struct {
-	Author    string   `short:"a" help:"Author of the image." placeholder:"NAME"`
-	Change    []string `short:"c" sep:"none" help:"Apply a Dockerfile instruction." placeholder:"INSTRUCTION"`
-	Message   string   `short:"m" help:"Message in the image's history." placeholder:"TEXT"`
-	Pause     bool     `short:"p" negatable:"" default:"true" help:"Pause the container meanwhile."`
-	Quiet     bool     `short:"q" help:"Say nothing but the ID; so it does anyway." hidden:""`
-	Iidfile   string   `help:"Write the image's ID to a file." placeholder:"FILE"`
-	Config    string   `help:"Read the image's configuration from a JSON file, as inspect shows it." placeholder:"FILE"`
-	Squash    bool     `short:"s" help:"Make one layer of what is new; so it does anyway." hidden:""`
-	Container string   `arg:"" help:"Container."`
-	Image     string   `arg:"" optional:"" help:"Name of the image."`
+	Author  string   `short:"a" help:"Author of the image." placeholder:"NAME"`
+	Change  []string `short:"c" sep:"none" help:"Apply a Dockerfile instruction." placeholder:"INSTRUCTION"`
+	Message string   `short:"m" help:"Message in the image's history." placeholder:"TEXT"`
+	Pause   bool     `short:"p" negatable:"" default:"true" help:"Pause the container meanwhile."`
+	Quiet   bool     `short:"q" help:"Say nothing but the ID; so it does anyway." hidden:""`
+	Iidfile string   `help:"Write the image's ID to a file." placeholder:"FILE"`
+	Config  string   `help:"Read the image's configuration from a JSON file, as inspect shows it." placeholder:"FILE"`
+	Format  string   `short:"f" enum:"oci,docker" default:"oci" help:"Media types of the image: oci or docker."`
+	// IncludeVolumes is podman's.
+	IncludeVolumes bool   `help:"Make volumes of the image out of what is mounted with -v and --mount."`
+	Squash         bool   `short:"s" help:"Make one layer of what is new; so it does anyway." hidden:""`
+	Container      string `arg:"" help:"Container."`
+	Image          string `arg:"" optional:"" help:"Name of the image."`
 }
 
 // Run makes an image of what the container changed.
@@ -167,6 +172,9 @@ func (c *CommitCmd) commit(ctx context.Context, e *Engine, ct *Config) (*image.I
 	if c.Image != "" {
 		names = []string{c.Image}
 	}
+	if c.Format == "docker" {
+		return e.Images.AddDockerImage(ctx, cfg, append(descriptors, d), names)
+	}
 	return e.Images.AddImage(ctx, cfg, append(descriptors, d), names)
 }
 
@@ -189,6 +197,9 @@ func (c *CommitCmd) config(ct *Config, base *image.Image, layer image.Layer) (*v
 		}
 		cfg.Config.ExposedPorts[p] = struct{}{}
 	}
+	if c.IncludeVolumes {
+		cfg.Config.Volumes = withVolumes(cfg.Config.Volumes, ct.Mounts)
+	}
 	if c.Config != "" {
 		cfg.Config = v1.Config{}
 		if err := state.ReadJSON(c.Config, &cfg.Config); err != nil {
@@ -196,6 +207,20 @@ func (c *CommitCmd) config(ct *Config, base *image.Image, layer image.Layer) (*v
 		}
 	}
 	return cfg, image.ApplyChanges(&cfg.Config, c.Change)
+}
+
+// withVolumes adds the places of what the user mounted.
+func withVolumes(volumes map[string]struct{}, mounts []volume.Mount) map[string]struct{} {
+	all := maps.Clone(volumes)
+	if all == nil {
+		all = map[string]struct{}{}
+	}
+	for _, m := range mounts {
+		if m.Type == volume.TypeVolume || m.Type == volume.TypeBind {
+			all[m.Target] = struct{}{}
+		}
+	}
+	return all
 }
 
 // RenameCmd is `kist rename`.

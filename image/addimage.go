@@ -29,26 +29,57 @@ func (s *Store) AddRawImage(ctx context.Context, raw []byte, layers []v1.Descrip
 
 // AddAnnotatedImage is AddRawImage with annotations in the manifest.
 func (s *Store) AddAnnotatedImage(ctx context.Context, raw []byte, layers []v1.Descriptor, annotations map[string]string, names []string) (*Image, error) {
+	return s.add(ctx, raw, v1.Manifest{MediaType: types.OCIManifestSchema1, Layers: bare(layers), Annotations: annotations}, names)
+}
+
+// AddDockerImage is AddImage with docker's media types, which some registries and
+// programs want. A layer that is compressed with zstd has none of them.
+func (s *Store) AddDockerImage(ctx context.Context, cfg *v1.ConfigFile, layers []v1.Descriptor, names []string) (*Image, error) {
+	raw, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := v1.Manifest{MediaType: types.DockerManifestSchema2, Layers: bare(layers)}
+	for i := range m.Layers {
+		l := &m.Layers[i]
+		switch l.MediaType {
+		case types.DockerLayer, types.OCILayer:
+			l.MediaType = types.DockerLayer
+		case types.DockerUncompressedLayer, types.OCIUncompressedLayer:
+			l.MediaType = types.DockerUncompressedLayer
+		default:
+			return nil, fmt.Errorf("docker's format has no layers of type %s", l.MediaType)
+		}
+	}
+	return s.add(ctx, raw, m, names)
+}
+
+// add records an image whose manifest m lacks the configuration raw yet.
+func (s *Store) add(ctx context.Context, raw []byte, m v1.Manifest, names []string) (*Image, error) {
 	cfg, err := parseConfig(raw)
 	if err != nil {
 		return nil, err
 	}
-	if len(layers) != len(cfg.RootFS.DiffIDs) {
-		return nil, fmt.Errorf("image has %d layers and %d diffIDs", len(layers), len(cfg.RootFS.DiffIDs))
+	if len(m.Layers) != len(cfg.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("image has %d layers and %d diffIDs", len(m.Layers), len(cfg.RootFS.DiffIDs))
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	cd, err := s.writeBlob(raw, types.OCIConfigJSON)
+	configType := types.OCIConfigJSON
+	if m.MediaType == types.DockerManifestSchema2 {
+		configType = types.DockerConfigJSON
+	}
+	cd, err := s.writeBlob(raw, configType)
 	if err != nil {
 		return nil, err
 	}
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: cd, Layers: bare(layers), Annotations: annotations}
+	m.SchemaVersion, m.Config = 2, cd
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	md, err := s.writeBlob(data, types.OCIManifestSchema1)
+	md, err := s.writeBlob(data, m.MediaType)
 	if err != nil {
 		return nil, err
 	}

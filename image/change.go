@@ -127,26 +127,33 @@ func eachPair(s string, do func(k, v string)) error {
 	return nil
 }
 
-// splitQuoted splits at spaces outside quotes and drops the quotes.
+// splitQuoted splits at spaces outside quotes and drops the quotes. As in a
+// Dockerfile a backslash takes the next character as it is; between double quotes
+// that is a quote or a backslash, and between single quotes nothing.
 func splitQuoted(s string) ([]string, error) {
 	var words []string
 	var b strings.Builder
-	var quote rune
+	var quote byte
 	started := false
-	for _, r := range s {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
 		switch {
-		case quote != 0 && r == quote:
+		case c == '\\' && i+1 < len(s) && (quote == 0 || quote == '"' && strings.IndexByte(`"\$`, s[i+1]) >= 0):
+			i++
+			b.WriteByte(s[i])
+			started = true
+		case quote != 0 && c == quote:
 			quote = 0
-		case quote == 0 && (r == '"' || r == '\''):
-			quote, started = r, true
-		case quote == 0 && (r == ' ' || r == '\t'):
+		case quote == 0 && (c == '"' || c == '\''):
+			quote, started = c, true
+		case quote == 0 && (c == ' ' || c == '\t'):
 			if started {
 				words = append(words, b.String())
 			}
 			b.Reset()
 			started = false
 		default:
-			b.WriteRune(r)
+			b.WriteByte(c)
 			started = true
 		}
 	}
