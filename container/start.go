@@ -49,6 +49,7 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.cleanRun(context.WithoutCancel(ctx), c))
+			e.noteFailure(c, err)
 		}
 	}()
 	if starter == nil {
@@ -72,6 +73,28 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 	}
 	e.event(c, "start", nil)
 	return nil
+}
+
+// startFailed is docker's exit code of a start that failed for no fault of the
+// program's.
+const startFailed = 128
+
+// noteFailure keeps why a start failed, for inspect. docker: the container stays
+// what it was, created or exited, with the code that run ends with.
+func (e *Engine) noteFailure(c *Config, failure error) {
+	if c.AutoRemove {
+		return
+	}
+	exit := e.facts(c.ID).Exit
+	if exit == nil {
+		exit = &monitor.Exit{Version: 1, NeverRan: true}
+	}
+	exit.Error, exit.ExitCode, exit.OOMKilled = failure.Error(), ui.ExitCode(failure, startFailed), false
+	if exit.ExitCode == failedCode {
+		exit.ExitCode = startFailed
+	}
+	// The failure itself is what the caller is told of.
+	_ = state.WriteJSON(e.dataDir(c.ID, exitFile), exit)
 }
 
 // noteStart leaves word of the run in the tree that survives a reboot. A

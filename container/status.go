@@ -57,6 +57,9 @@ func statusOf(f Facts) Status {
 	if f.Exit != nil {
 		s = Status{Word: StatusExited, ExitCode: f.Exit.ExitCode, Error: f.Exit.Error, OOMKilled: f.Exit.OOMKilled,
 			StartedAt: f.Exit.StartedAt, FinishedAt: f.Exit.FinishedAt, Restarts: f.Exit.Restarts}
+		if f.Exit.NeverRan {
+			s.Word = StatusCreated
+		}
 	}
 	if f.State == nil || f.State.StartedAt.IsZero() {
 		return s

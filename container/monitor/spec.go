@@ -174,4 +174,6 @@ type Exit struct {
 	Restarts   int       `json:"restarts,omitempty"`
 	// Shutdown says that the machine's end was the reason, and no user.
 	Shutdown bool `json:"shutdown,omitempty"`
+	// NeverRan says that no run began yet, and the rest why the last start failed.
+	NeverRan bool `json:"neverRan,omitempty"`
 }
