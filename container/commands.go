@@ -20,6 +20,7 @@ func Commands() []ui.Command {
 		c("run", "Create and run a new container from an image", func() any { return newRunCmd() }),
 		c("create", "Create a new container", func() any { return new(CreateCmd) }),
 		c("start", "Start one or more stopped containers", func() any { return new(StartCmd) }),
+		c("init", "Prepare containers up to the point where start lets them go", func() any { return new(InitCmd) }),
 		c("stop", "Stop one or more running containers", func() any { return new(StopCmd) }),
 		c("restart", "Restart one or more containers", func() any { return new(RestartCmd) }),
 		c("kill", "Send a signal to one or more running containers", func() any { return new(KillCmd) }),
@@ -55,6 +56,7 @@ type Cmds struct {
 	Run     RunCmd     `cmd:"" help:"Create and run a new container from an image."`
 	Create  CreateCmd  `cmd:"" help:"Create a new container."`
 	Start   StartCmd   `cmd:"" help:"Start stopped containers."`
+	Init    InitCmd    `cmd:"" help:"Prepare containers up to the point where start lets them go."`
 	Stop    StopCmd    `cmd:"" help:"Stop running containers."`
 	Restart RestartCmd `cmd:"" help:"Restart containers."`
 	Kill    KillCmd    `cmd:"" help:"Send a signal to running containers."`

@@ -72,7 +72,7 @@ func (c *CpCmd) copy(ctx context.Context, e *Engine, out *ui.Output) error {
 	case to == nil && ui.IsTerminal(out.Out):
 		return errors.New("refusing to write an archive to a terminal")
 	}
-	if to != nil && to.of != nil && to.of.Security.ReadOnly && to.below == "" && !e.Status(to.of.ID).Live() {
+	if to != nil && to.of != nil && to.of.Security.ReadOnly && to.below == "" && !e.Status(to.of.ID).HasProcess() {
 		return fmt.Errorf("%s: the root file system is read-only", to.arg())
 	}
 	if from == nil {
@@ -157,7 +157,7 @@ func (c *CpCmd) side(e *Engine, arg string) (*side, error) {
 		}
 		s.of, s.who, s.path = ct, e.ownersOf(ct), path.Clean("/"+p)
 		m, rest, found := ct.mountedAt(s.path)
-		if found && !e.Status(ct.ID).Live() {
+		if found && !e.Status(ct.ID).HasProcess() {
 			s.path, s.below = rest, m.Target
 			s.root, err = e.openMount(m)
 		} else {

@@ -29,7 +29,7 @@ type owners struct{ uids, gids []IDMap }
 // ownersOf are those of a container's files. Root translates them by mounts: what
 // does not run has no mounts, and its files the ids of the container.
 func (e *Engine) ownersOf(c *Config) *owners {
-	if e.Rootless && len(c.Spaces.UIDs) > 0 || e.shifts(c) && e.Status(c.ID).Live() {
+	if e.Rootless && len(c.Spaces.UIDs) > 0 || e.shifts(c) && e.Status(c.ID).HasProcess() {
 		return &owners{c.Spaces.UIDs, c.Spaces.GIDs}
 	}
 	return nil

@@ -38,7 +38,7 @@ type listed struct {
 }
 
 // statusWords are docker's, some of which no container of kist's ever has.
-var statusWords = [...]string{StatusCreated, StatusRestarting, StatusRunning, "removing", StatusPaused, StatusExited, "dead"}
+var statusWords = [...]string{StatusCreated, StatusRestarting, StatusRunning, "removing", StatusPaused, StatusExited, "dead", StatusInitialized}
 
 // Validate refuses what cannot be shown.
 func (c *PsCmd) Validate() error {

@@ -16,7 +16,7 @@ import (
 // openRootFS opens what the container sees as "/": of its running process, or of
 // a mount that nobody else sees.
 func (e *Engine) openRootFS(c *Config) (*os.File, error) {
-	if e.Status(c.ID).Live() {
+	if e.Status(c.ID).HasProcess() {
 		return e.process(c.ID).OpenFile("root", unix.O_PATH|unix.O_DIRECTORY)
 	}
 	return e.openRoot(c, e.rootFS(c))
@@ -25,7 +25,7 @@ func (e *Engine) openRootFS(c *Config) (*os.File, error) {
 // openOwnFiles opens the container's own root file system, without what is
 // mounted on it: no /proc, no volume.
 func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
-	if !e.Status(c.ID).Live() {
+	if !e.Status(c.ID).HasProcess() {
 		return e.openRoot(c, e.rootFS(c))
 	}
 	ns, err := e.process(c.ID).OpenFile("ns/mnt", os.O_RDONLY)

@@ -24,15 +24,42 @@ import (
 // Start starts a container whose lock the caller holds. starter is a monitor
 // that was spawned ahead, or nil. client, when it is not nil, sees the output
 // from the first byte on.
-func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter, client *os.File, inherited ...*os.File) (err error) {
+func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter, client *os.File, inherited ...*os.File) error {
+	how := launch{starter: starter, client: client, inherited: inherited}
+	switch st := e.Status(c.ID); {
+	case st.Busy():
+		how.abort()
+		return fmt.Errorf("%w already", ErrRunning)
+	case st.Word == StatusInitialized:
+		how.abort()
+		return e.startHeld(ctx, c, client)
+	}
+	return e.launch(ctx, c, how)
+}
+
+// A launch is how a run begins: see Start.
+type launch struct {
+	starter   *monitor.Starter
+	client    *os.File
+	inherited []*os.File
+	// held leaves the program waiting; see InitCmd.
+	held bool
+}
+
+// abort ends a monitor that was not told anything.
+func (l *launch) abort() {
+	if l.starter != nil {
+		l.starter.Abort()
+	}
+}
+
+// launch prepares a container that does not run and starts it.
+func (e *Engine) launch(ctx context.Context, c *Config, how launch) (err error) {
 	defer func() {
-		if err != nil && starter != nil {
-			starter.Abort()
+		if err != nil {
+			how.abort()
 		}
 	}()
-	if st := e.Status(c.ID); st.Busy() {
-		return fmt.Errorf("%w already", ErrRunning)
-	}
 	if err := e.startRequired(ctx, c); err != nil {
 		return err
 	}
@@ -52,8 +79,8 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 			e.noteFailure(c, err)
 		}
 	}()
-	if starter == nil {
-		if starter, err = monitor.Spawn(); err != nil {
+	if how.starter == nil {
+		if how.starter, err = monitor.Spawn(); err != nil {
 			return err
 		}
 	}
@@ -62,16 +89,26 @@ func (e *Engine) Start(ctx context.Context, c *Config, starter *monitor.Starter,
 		return err
 	}
 	defer root.Close()
-	if err := e.noteStart(c); err != nil {
-		return err
+	return e.tell(c, &how, spec, root)
+}
+
+// tell hands everything over to the monitor.
+func (e *Engine) tell(c *Config, how *launch, spec monitor.Spec, root *os.File) error {
+	spec.Held = how.held
+	if !how.held {
+		if err := e.noteStart(c); err != nil {
+			return err
+		}
 	}
-	using := starter
-	starter = nil // Start ends it, also after an error
-	if _, err := using.Start(spec, root, client, inherited...); err != nil {
+	starter := how.starter
+	how.starter = nil // Start ends it, also after an error
+	if _, err := starter.Start(spec, root, how.client, how.inherited...); err != nil {
 		os.Remove(e.dataDir(c.ID, beganFile))
 		return e.explain(c, err)
 	}
-	e.event(c, "start", nil)
+	if !how.held {
+		e.event(c, "start", nil)
+	}
 	return nil
 }
 
@@ -271,6 +308,7 @@ func (c *Config) pathHint(start *runtime.StartError) string {
 // cleanRun undoes everything that a run made outside the container's own
 // directory. It succeeds when there is nothing to undo.
 func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
+	e.endHeld(c)
 	return errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c), os.RemoveAll(e.runDir(c.ID)))
 }
 

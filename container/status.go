@@ -20,6 +20,8 @@ const (
 	StatusPaused     = "paused"
 	StatusRestarting = "restarting"
 	StatusExited     = "exited"
+	// StatusInitialized is podman's: all is there, and the program waits.
+	StatusInitialized = "initialized"
 )
 
 // Facts are what is written of a container's runs and what the kernel says of
@@ -61,6 +63,10 @@ func statusOf(f Facts) Status {
 			s.Word = StatusCreated
 		}
 	}
+	if f.State != nil && f.State.Held && f.InitAlive && f.MonitorAlive {
+		s.Word, s.Pid = StatusInitialized, f.State.Pid
+		return s
+	}
 	if f.State == nil || f.State.StartedAt.IsZero() {
 		return s
 	}
@@ -89,6 +95,10 @@ func statusOf(f Facts) Status {
 
 // Live reports whether there is a process.
 func (s Status) Live() bool { return s.Word == StatusRunning || s.Word == StatusPaused }
+
+// HasProcess reports whether there is a process that sees the container's files,
+// though it may not have begun.
+func (s Status) HasProcess() bool { return s.Live() || s.Word == StatusInitialized }
 
 // Busy reports whether the container runs or is about to run again.
 func (s Status) Busy() bool { return s.Live() || s.Word == StatusRestarting }
@@ -159,6 +169,8 @@ func (s Status) Text(now time.Time) string {
 	switch s.Word {
 	case StatusCreated:
 		return "Created"
+	case StatusInitialized:
+		return "Initialized"
 	case StatusRestarting:
 		return fmt.Sprintf("Restarting (%d) %s ago", s.ExitCode, ui.Duration(now.Sub(s.FinishedAt)))
 	case StatusExited:

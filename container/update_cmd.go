@@ -112,6 +112,12 @@ func (c *UpdateCmd) update(ctx context.Context, e *Engine, id string, wish *Conf
 	if err := errors.Join(ct.Limits.check(), ct.Limits.applicable()); err != nil {
 		return err
 	}
+	if e.Status(id).Word == StatusInitialized {
+		// It was made by the old settings: it is made again at its start.
+		if err := e.cleanRun(ctx, ct); err != nil {
+			return err
+		}
+	}
 	if e.Status(id).Live() {
 		r, err := wish.Limits.resources()
 		if err != nil {

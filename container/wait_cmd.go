@@ -129,7 +129,9 @@ func (s Status) satisfies(condition string, ran, gone bool) bool {
 		return s.Live()
 	case StatusPaused:
 		return s.Word == StatusPaused
-	case "created", "configured", "initialized":
+	case "initialized":
+		return s.Word == StatusInitialized
+	case "created", "configured":
 		return !gone
 	}
 	if slices.Contains(notRunning[:], condition) {

@@ -110,6 +110,9 @@ func Main(hooks func(*Spec) Hooks) int {
 // main starts the container and stays with it until it has ended for good.
 func (m *monitor) main(conn *reexec.Conn, files []*os.File) int {
 	err := m.prepare(files)
+	if err == nil && m.Held {
+		conn, err = m.hold(conn)
+	}
 	if err == nil {
 		err = m.start()
 	}
@@ -225,7 +228,7 @@ func (m *monitor) note() error {
 	}
 	return state.WriteVolatileJSON(filepath.Join(m.RunDir, "state.json"), State{
 		Version: 1, Monitor: self.Pid, MonStart: self.Start,
-		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts, Restarting: m.waiting,
+		Pid: m.init.Pid, PidStart: m.init.Start, StartedAt: m.began, Restarts: m.restarts, Restarting: m.waiting, Held: m.Held && m.init.Pid != 0,
 	})
 }
 

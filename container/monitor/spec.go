@@ -59,6 +59,8 @@ type Spec struct {
 	Secrets []SecretFile  `json:"secrets,omitempty"`
 	// NoCgroup leaves the container in the monitor's cgroup.
 	NoCgroup bool `json:"noCgroup,omitempty"`
+	// Held leaves the first process waiting until Release.
+	Held bool `json:"held,omitempty"`
 }
 
 // RootFS says what a container sees as its root file system; see Open.
@@ -161,6 +163,8 @@ type State struct {
 	Restarts  int       `json:"restarts,omitempty"`
 	// Restarting says that the policy waits to start it again.
 	Restarting bool `json:"restarting,omitempty"`
+	// Held says that the first process waits for Release.
+	Held bool `json:"held,omitempty"`
 }
 
 // Exit is <root>/container/<id>/exit.json: how the last run ended.
