@@ -196,8 +196,11 @@ type NetworkConfig struct {
 	ExtraHosts []string   `json:"extraHosts,omitempty"`
 	Networks   []Endpoint `json:"networks,omitempty"`
 	// NoHosts and NoHostname leave the image's files alone.
-	NoHosts    bool `json:"noHosts,omitempty"`
-	NoHostname bool `json:"noHostname,omitempty"`
+	NoHosts bool `json:"noHosts,omitempty"`
+	// HostsFile is what /etc/hosts begins with: "" for nothing, image, or a file of
+	// the host.
+	HostsFile  string `json:"hostsFile,omitempty"`
+	NoHostname bool   `json:"noHostname,omitempty"`
 }
 
 // Endpoint is a container's wish for one network.

@@ -99,6 +99,7 @@ type networkFlags struct {
 	Ip6          string   `name:"ip6" help:"IPv6 address on the network." placeholder:"IP"`
 	MacAddress   string   `help:"MAC address." placeholder:"MAC"`
 	LinkLocalIp  []string `sep:"none" help:"Link-local address." placeholder:"IP"`
+	HostsFile    string   `name:"hosts-file" help:"What /etc/hosts begins with: none, image, or a file of the host." placeholder:"FILE"`
 	NoHosts      bool     `help:"Leave the image's /etc/hosts alone."`
 	NoHostname   bool     `help:"Leave the image's /etc/hostname alone."`
 }
@@ -257,6 +258,26 @@ func (f *createFlags) storage(c *Config) error {
 	return volume.Sort(c.Mounts)
 }
 
+// hostsFile settles --hosts-file.
+func (f *createFlags) hostsFile(n *NetworkConfig) (err error) {
+	switch {
+	case f.HostsFile == "" || f.HostsFile == "none":
+		return nil
+	case f.NoHosts:
+		return errors.New("--no-hosts and --hosts-file contradict each other")
+	case f.HostsFile == hostsOfImage:
+		n.HostsFile = hostsOfImage
+		return nil
+	}
+	if n.HostsFile, err = filepath.Abs(f.HostsFile); err != nil {
+		return err
+	}
+	if _, err := readRegular(n.HostsFile); err != nil {
+		return fmt.Errorf("--hosts-file: %w", err)
+	}
+	return nil
+}
+
 // hostLines are --add-host as docker shows them: NAME=IP as NAME:IP.
 func hostLines(list []string) []string {
 	var lines []string
@@ -275,6 +296,9 @@ func (f *createFlags) network(c *Config) error {
 	n.Ports, n.PublishAll = f.Publish, f.PublishAll
 	n.DNS, n.DNSSearch, n.DNSOptions, n.ExtraHosts = f.Dns, f.DnsSearch, f.DnsOption, hostLines(f.AddHost)
 	n.NoHosts, n.NoHostname = f.NoHosts, f.NoHostname
+	if err := f.hostsFile(n); err != nil {
+		return err
+	}
 	if f.NoHosts && len(f.AddHost) > 0 {
 		return errors.New("--no-hosts and --add-host contradict each other")
 	}

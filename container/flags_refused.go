@@ -18,9 +18,6 @@ type refusedFlags struct {
 	RdtClass      string   `hidden:""`
 	IntelRdt      string   `name:"intel-rdt" hidden:""`
 	Permissive    bool     `hidden:""`
-	Subuidname    string   `hidden:""`
-	Subgidname    string   `hidden:""`
-	HostsFile     string   `name:"hosts-file" hidden:""`
 	Isolation     string   `hidden:""`
 	Link          []string `hidden:"" sep:"none"`
 	// DisableContentTrust does nothing: docker dropped the trust it disables.
@@ -37,8 +34,6 @@ func (f *createFlags) refused(*Config) error {
 		{len(f.DecryptionKey) > 0, "--decryption-key", "kist does not decrypt images; pull it with skopeo copy --decryption-key, then kist load"},
 		{slices.Contains(f.GroupAdd, "keep-groups"), "--group-add keep-groups", "a container never gets the caller's groups; name them"},
 		{f.Permissive, "--permissive", "kist makes no SELinux policy; --security-opt label=disable leaves it out"},
-		{f.Subuidname+f.Subgidname != "", "--subuidname, --subgidname", "give the ids with --uidmap and --gidmap"},
-		{f.HostsFile != "" && f.HostsFile != "none", "--hosts-file", "add lines with --add-host, or mount a file on /etc/hosts with --no-hosts"},
 		{f.Isolation != "" && f.Isolation != "default", "--isolation", "only Windows has it"},
 	} {
 		if x.given {

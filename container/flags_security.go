@@ -26,8 +26,10 @@ type securityFlags struct {
 	Pid              string   `help:"PID namespace: private, host or container:NAME." placeholder:"MODE"`
 	Uts              string   `help:"UTS namespace: private or host." placeholder:"MODE"`
 	Userns           string   `help:"User namespace: host, auto, keep-id or CONTAINER:HOST:SIZE." placeholder:"MODE"`
-	Uidmap           []string `name:"uidmap" sep:"none" help:"User ids of its user namespace." placeholder:"CONTAINER:HOST:SIZE"`
-	Gidmap           []string `name:"gidmap" sep:"none" help:"Group ids of its user namespace." placeholder:"CONTAINER:HOST:SIZE"`
+	Uidmap           []string `name:"uidmap" sep:"none" help:"User ids of its user namespace; + breaks into what is there, @ is an id of the machine." placeholder:"[+]CONTAINER:[@]HOST[:SIZE]"`
+	Gidmap           []string `name:"gidmap" sep:"none" help:"Group ids of its user namespace." placeholder:"[+]CONTAINER:[@]HOST[:SIZE]"`
+	Subuidname       string   `name:"subuidname" help:"Map the user ids that a name has in /etc/subuid." placeholder:"NAME"`
+	Subgidname       string   `name:"subgidname" help:"Map the group ids that a name has in /etc/subgid." placeholder:"NAME"`
 }
 
 func (f *createFlags) security(c *Config) error {
@@ -39,18 +41,8 @@ func (f *createFlags) security(c *Config) error {
 		}
 	}
 	c.Spaces.IPC, c.Spaces.PID, c.Spaces.UTS, c.Spaces.User = f.Ipc, f.Pid, f.Uts, f.Userns
-	for _, x := range []struct {
-		flag string
-		list []string
-		dst  *[]IDMap
-	}{{"--uidmap", f.Uidmap, &c.Spaces.UIDs}, {"--gidmap", f.Gidmap, &c.Spaces.GIDs}} {
-		for _, s := range x.list {
-			m, err := parseIDMap(s)
-			if err != nil {
-				return fmt.Errorf("%s %w", x.flag, err)
-			}
-			*x.dst = append(*x.dst, m)
-		}
+	if err := f.idmaps(c); err != nil {
+		return err
 	}
 	for _, g := range f.Gpus {
 		if err := parseGPUs(g); err != nil {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -46,7 +47,49 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 		}
 	}
 	m.leaveAlone()
-	return nil
+	return m.hostsBase()
+}
+
+// hostsOfImage is --hosts-file's word for the image's own file.
+const hostsOfImage = "image"
+
+// hostsBase puts the lines of --hosts-file before kist's own.
+func (m *specMaker) hostsBase() error {
+	var base []byte
+	var err error
+	switch name := m.c.Network.HostsFile; name {
+	case "":
+		return nil
+	case hostsOfImage:
+		base, err = imageFile(m.root, "/etc/hosts")
+	default:
+		base, err = readRegular(name)
+	}
+	file := m.files["/etc/hosts"]
+	if err != nil || file == "" {
+		return err
+	}
+	own, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if len(base) > 0 && !bytes.HasSuffix(base, []byte("\n")) {
+		base = append(base, '\n')
+	}
+	return os.WriteFile(file, append(base, own...), 0o644)
+}
+
+// readRegular reads a file of the host that is to be one: not a device that never
+// ends.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > mostPasswd:
+		return nil, fmt.Errorf("%s: want a file of at most %d bytes", path, int64(mostPasswd))
+	}
+	return os.ReadFile(path)
 }
 
 // leaveAlone applies --no-hosts and --no-hostname.

@@ -28,6 +28,7 @@ type PsCmd struct {
 	Ns        bool   `name:"ns" aliases:"namespace" help:"Show the namespaces of the first process."`
 	Watch     uint   `short:"w" help:"Show it again every N seconds." placeholder:"N"`
 	Pod       bool   `short:"p" hidden:""`
+	External  bool   `hidden:"" help:"No other program keeps containers in kist's root."`
 	Sync      bool   `hidden:"" help:"What is shown is always the kernel's and the records' own state."`
 }
 

@@ -25,21 +25,32 @@ type SecretCmds struct {
 
 // SecretCreateCmd is `kist secret create`.
 type SecretCreateCmd struct {
-	Driver  string   `short:"d" enum:"file" default:"file" help:"file: below kist's root, for its owner alone."`
-	Env     bool     `help:"FILE is the name of a variable that holds it."`
-	Label   []string `short:"l" sep:"none" help:"Set a label." placeholder:"KEY=VALUE"`
-	Replace bool     `help:"Take the place of a secret of the same name."`
-	Name    string   `arg:"" help:"Name of the secret."`
-	File    string   `arg:"" optional:"" default:"-" help:"File to read; - for standard input."`
+	Driver     string   `short:"d" enum:"file" default:"file" help:"file: below kist's root, for its owner alone."`
+	Env        bool     `help:"FILE is the name of a variable that holds it."`
+	Label      []string `short:"l" sep:"none" help:"Set a label." placeholder:"KEY=VALUE"`
+	DriverOpts []string `hidden:"" sep:"none"`
+	Ignore     bool     `help:"Leave a secret of the same name as it is."`
+	Replace    bool     `help:"Take the place of a secret of the same name."`
+	Name       string   `arg:"" help:"Name of the secret."`
+	File       string   `arg:"" optional:"" default:"-" help:"File to read; - for standard input."`
 }
 
 // Run stores it and prints its ID.
 func (c *SecretCreateCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	switch {
+	case len(c.DriverOpts) > 0:
+		return errors.New("secret create --driver-opts: the driver file has no options")
+	case c.Ignore && c.Replace:
+		return errors.New("secret create: --ignore and --replace contradict each other")
+	}
 	data, err := c.read(out)
 	if err != nil {
 		return fmt.Errorf("secret create %s: %w", c.Name, err)
 	}
 	s, err := e.CreateSecret(ctx, Secret{Name: c.Name, Labels: pairs(c.Label)}, data, c.Replace)
+	if c.Ignore && errors.Is(err, ErrSecretExists) {
+		s, err = e.Secret(c.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("secret create %s: %w", c.Name, err)
 	}

@@ -18,7 +18,7 @@ import (
 func (m *specMaker) mountList(s *specs.Spec) error {
 	sec := &m.c.Security
 	s.Mounts = runtime.DefaultMounts{
-		HostSys: m.e.Rootless && m.c.Network.Mode == "host", NoTTYGroup: m.e.Rootless && !rootless.MapsGID(5),
+		HostSys: m.e.Rootless && m.c.Network.Mode == "host", NoTTYGroup: !m.mapsTTYGroup(),
 		WritableSys: sec.Privileged, WritableCgroups: sec.Privileged || sec.WritableCgroups, SystemdCgroups: m.systemdCgroups(), Proc: sec.ProcOptions,
 	}.Mounts()
 	s.Mounts = append(s.Mounts, m.ipcMounts()...)
@@ -89,4 +89,16 @@ func (m *specMaker) ipcMounts() []specs.Mount {
 		return mounts
 	}
 	return append(mounts, runtime.SharedMemory(m.c.Limits.ShmSize))
+}
+
+// ttyGroup owns the terminals of /dev/pts.
+const ttyGroup = 5
+
+// mapsTTYGroup reports whether the container has that group.
+func (m *specMaker) mapsTTYGroup() bool {
+	if gids := m.c.Spaces.GIDs; len(gids) > 0 {
+		_, ok := hostID(gids, ttyGroup)
+		return ok
+	}
+	return !m.e.Rootless || rootless.MapsGID(ttyGroup)
 }

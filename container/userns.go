@@ -79,8 +79,11 @@ func (e *Engine) keepCaller(c *Config) error {
 	return nil
 }
 
-// identity reports whether root stays root, so that no owner need be translated.
-func identity(m []IDMap) bool { return len(m) > 0 && m[0].Inside == 0 && m[0].Outside == 0 }
+// identity reports whether everybody stays who they are, so that no owner need be
+// translated.
+func identity(m []IDMap) bool {
+	return len(m) > 0 && !slices.ContainsFunc(m, func(x IDMap) bool { return x.Inside != x.Outside })
+}
 
 func (e *Engine) shareUsers(c *Config, other string) error {
 	o, err := e.read(other)
@@ -226,14 +229,21 @@ func (e *Engine) userNamespace(c *Config) (*os.File, error) {
 	if !e.shifts(c) {
 		return nil, nil
 	}
-	// Overlay makes its temporary files as this process's user, whose id must be
-	// one on disk: any that the container does not have.
-	self := specs.LinuxIDMapping{ContainerID: highestID - 1, HostID: 0, Size: 1}
-	ns, err := runtime.UserNamespace(append(ociMaps(c.Spaces.UIDs), self), append(ociMaps(c.Spaces.GIDs), self))
+	ns, err := runtime.UserNamespace(withSelf(c.Spaces.UIDs), withSelf(c.Spaces.GIDs))
 	if err != nil {
-		return nil, fmt.Errorf("--userns %s: %w", c.Spaces.User, err)
+		return nil, fmt.Errorf("user namespace: %w", err)
 	}
 	return ns, nil
+}
+
+// withSelf adds this process's user: overlay makes its temporary files as that, so
+// that it must be one on disk, any that the container does not have.
+func withSelf(list []IDMap) []specs.LinuxIDMapping {
+	maps := ociMaps(list)
+	if slices.ContainsFunc(list, func(m IDMap) bool { return m.Outside == 0 }) {
+		return maps
+	}
+	return append(maps, specs.LinuxIDMapping{ContainerID: highestID - 1, HostID: 0, Size: 1})
 }
 
 // hostID is what id inside is outside.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/internal/reexec"
+	"github.com/kist-containers/kist/internal/rootless"
 	"github.com/kist-containers/kist/internal/sys"
 )
 
@@ -88,16 +90,40 @@ func startNew(spec *specs.Spec, c *initCommand) (pid int, err error) {
 	if mapped(spec) {
 		attr.UidMappings = idMap(spec.Linux.UIDMappings)
 		attr.GidMappings = idMap(spec.Linux.GIDMappings)
-		attr.GidMappingsEnableSetgroups = true
-		// Root of the new namespace before the execve, which would take all
-		// capabilities from an id that is not mapped.
-		attr.Credential = &syscall.Credential{}
+		// Where this namespace has no leave to set groups, one below has none either.
+		attr.GidMappingsEnableSetgroups = !rootless.DeniesGroups()
+		if hasRoot(spec) {
+			// Root of the new namespace before the execve, which would take all
+			// capabilities from another.
+			attr.Credential = &syscall.Credential{}
+		} else {
+			attr.AmbientCaps = everyCapability()
+		}
 	}
 	err = inNamespaces(joinsBefore(spec), func() error {
 		pid, err = c.start(attr)
 		return err
 	})
 	return pid, err
+}
+
+// hasRoot reports whether the new user namespace has an id 0 of both kinds.
+func hasRoot(spec *specs.Spec) bool {
+	zero := func(m specs.LinuxIDMapping) bool { return m.ContainerID == 0 }
+	return slices.ContainsFunc(spec.Linux.UIDMappings, zero) && slices.ContainsFunc(spec.Linux.GIDMappings, zero)
+}
+
+// everyCapability are the numbers that the kernel knows.
+func everyCapability() []uintptr {
+	var all []uintptr
+	for c := range uintptr(64) {
+		// EINVAL: beyond the last one.
+		if _, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil {
+			break
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 // start runs the command; the caller reaps the pid.

@@ -14,11 +14,20 @@ import (
 // CheckCmd is `kist system check`.
 type CheckCmd struct {
 	Repair bool `short:"r" help:"Heal what can be healed."`
-	Quick  bool `short:"q" help:"Leave the images out, whose blobs take time."`
+	// Force and Max are podman's.
+	Force bool   `short:"f" hidden:""`
+	Max   string `short:"m" hidden:""`
+	Quick bool   `short:"q" help:"Leave the images out, whose blobs take time."`
 }
 
 // Run looks for what crashes left wrong.
 func (c *CheckCmd) Run(ctx context.Context, e *container.Engine, s *image.Store, b *build.Builder, out *ui.Output) error {
+	switch {
+	case c.Max != "":
+		return errors.New("system check --max: what a killed command left is healed whatever its age; kist system prune --filter until=TIME goes by age")
+	case c.Force && !c.Repair:
+		return errors.New("system check --force: needs --repair too")
+	}
 	found, err := b.Check(ctx, c.Repair)
 	more, errMore := e.Check(ctx, c.Repair)
 	found, err = append(found, more...), errors.Join(err, errMore)

@@ -21,12 +21,14 @@ func Commands() []ui.Command {
 
 // Cmds is `kist system`.
 type Cmds struct {
-	Df      DfCmd               `cmd:"" help:"Show what is taken on disk."`
-	Info    InfoCmd             `cmd:"" help:"Show facts about kist and this machine."`
-	Events  container.EventsCmd `cmd:"" help:"Show what happens, as it happens."`
-	Prune   PruneCmd            `cmd:"" help:"Remove what nothing uses."`
-	Reset   ResetCmd            `cmd:"" help:"Remove everything that there is."`
-	Check   CheckCmd            `cmd:"" help:"Look for what crashes left; exit 1 if there is something."`
-	Restore RestoreCmd          `cmd:"" help:"Start what a reboot ended, as the restart policies say."`
-	Install InstallCmd          `cmd:"" help:"Let systemd restore containers at boot."`
+	Df       DfCmd               `cmd:"" help:"Show what is taken on disk."`
+	Info     InfoCmd             `cmd:"" help:"Show facts about kist and this machine."`
+	Events   container.EventsCmd `cmd:"" help:"Show what happens, as it happens."`
+	Prune    PruneCmd            `cmd:"" help:"Remove what nothing uses."`
+	Reset    ResetCmd            `cmd:"" help:"Remove everything that there is."`
+	Check    CheckCmd            `cmd:"" help:"Look for what crashes left; exit 1 if there is something."`
+	Migrate  MigrateCmd          `cmd:"" hidden:"" help:"Nothing to do here: see MigrateCmd."`
+	Renumber MigrateCmd          `cmd:"" hidden:"" help:"Nothing to do here: see MigrateCmd."`
+	Restore  RestoreCmd          `cmd:"" help:"Start what a reboot ended, as the restart policies say."`
+	Install  InstallCmd          `cmd:"" help:"Let systemd restore containers at boot."`
 }

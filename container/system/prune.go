@@ -19,6 +19,8 @@ type PruneCmd struct {
 	Filter  []string `sep:"none" help:"until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]." placeholder:"KEY=VALUE"`
 	Force   bool     `short:"f" help:"Do not ask."`
 	Volumes bool     `help:"Anonymous volumes too."`
+	// External is podman's; no other program keeps containers in kist's root.
+	External bool `hidden:""`
 }
 
 func (c *PruneCmd) warning() string {

@@ -1,14 +1,19 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/kist-containers/kist/internal/ui"
 )
 
 // CompletionCmd is `kist completion`.
 type CompletionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	File string `short:"f" help:"Write to a file instead of standard output." placeholder:"FILE"`
+	// NoDesc is podman's; these scripts describe nothing.
+	NoDesc bool   `hidden:""`
+	Shell  string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
 // Each script asks kist itself: the commands of `kist --help`, the flags of a
@@ -76,10 +81,17 @@ complete -c kist -f -a '(__kist_complete)'
 
 // Run prints the script.
 func (c *CompletionCmd) Run(out *ui.Output) error {
-	scripts := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}
+	script := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
+	if c.File != "" {
+		// A shell of any user is to read it, wherever its owner put it.
+		if err := errors.Join(os.WriteFile(c.File, []byte(script), 0o644), os.Chmod(c.File, 0o644)); err != nil {
+			return fmt.Errorf("completion: %w", err)
+		}
+		return nil
+	}
 	if out.Out == nil {
 		return nil
 	}
-	_, err := fmt.Fprint(out.Out, scripts[c.Shell])
+	_, err := fmt.Fprint(out.Out, script)
 	return err
 }
