@@ -311,7 +311,7 @@ func (f *createFlags) network(c *Config) error {
 		return err
 	}
 	n.Mode = networks[0].Network
-	special := n.Mode == "none" || n.Mode == "host" || strings.HasPrefix(n.Mode, "container:")
+	special := !c.served()
 	if special && len(f.Network) > 1 {
 		return fmt.Errorf("--network %s: cannot be combined with another network", n.Mode)
 	}
@@ -338,13 +338,13 @@ func (f *createFlags) endpoints() ([]Endpoint, error) {
 	var list []Endpoint
 	for _, w := range f.Network {
 		ep := network.EndpointConfig{Network: w}
-		if !strings.HasPrefix(w, "container:") {
+		if !strings.HasPrefix(w, "container:") && !strings.HasPrefix(w, "ns:") {
 			var err error
 			if ep, err = network.ParseEndpoint(w); err != nil {
 				return nil, err
 			}
 		}
-		if ep.Network == "default" {
+		if ep.Network == "default" || ep.Network == "private" {
 			ep.Network = network.DefaultBridge
 		}
 		list = append(list, Endpoint(ep))

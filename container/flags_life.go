@@ -75,7 +75,19 @@ func (f *createFlags) life(c *Config) error {
 	if err := c.checkLog(); err != nil {
 		return err
 	}
-	return f.health(c)
+	if err := f.health(c); err != nil {
+		return err
+	}
+	return c.checkStartup()
+}
+
+// checkStartup refuses times of a startup check that has no command, which update
+// may have of an earlier one.
+func (c *Config) checkStartup() error {
+	if c.Health != nil && c.Health.Startup != nil && len(c.Health.Startup.Test) == 0 {
+		return errors.New("--health-startup-…: needs --health-startup-cmd too")
+	}
+	return nil
 }
 
 func (f *createFlags) health(c *Config) error {
@@ -126,7 +138,7 @@ func (f *healthFlags) startup(h *monitor.Health) (err error) {
 		s.Test = []string{"CMD-SHELL", f.HealthStartupCmd}
 		h.Startup = &s
 	case s.Interval != 0 || s.Timeout != 0 || s.Retries != 0 || s.Success != 0:
-		return errors.New("--health-startup-…: needs --health-startup-cmd too")
+		h.Startup = &s
 	}
 	if s.Interval < 0 || s.Timeout < 0 || s.Retries < 0 || s.Success < 0 {
 		return errors.New("--health-startup-…: must not be negative")

@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 // it has a sandbox of its own, which may join others while it runs.
 func (c *Config) served() bool {
 	m := c.Network.Mode
-	return m != "none" && m != "host" && !strings.HasPrefix(m, "container:")
+	return m != "none" && m != "host" && !joins(m)
 }
 
 // network makes the container's sandbox and the files that tell of it.
@@ -25,8 +26,16 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 	if other, ok := strings.CutPrefix(c.Network.Mode, "container:"); ok {
 		return e.shareNetwork(m, other)
 	}
+	mode := c.Network.Mode
+	path, joined := strings.CutPrefix(mode, "ns:")
+	if joined {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("--network ns:%s: %w", path, errors.Unwrap(err))
+		}
+		mode = "host" // nothing is made, and the files are those of the host
+	}
 	cfg := network.SandboxConfig{
-		ID: c.ID, Name: c.Name, Hostname: c.Hostname, Domainname: c.Domainname, Mode: c.Network.Mode,
+		ID: c.ID, Name: c.Name, Hostname: c.Hostname, Domainname: c.Domainname, Mode: mode,
 		DNS: c.Network.DNS, DNSSearch: c.Network.DNSSearch, DNSOptions: c.Network.DNSOptions,
 		ExtraHosts: c.Network.ExtraHosts, Dir: e.runDir(c.ID),
 	}
@@ -40,6 +49,9 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 		return err
 	}
 	m.netns = sandbox.Key
+	if joined {
+		m.netns = path
+	}
 	for _, name := range []string{"hosts", "hostname", "resolv.conf"} {
 		file := filepath.Join(cfg.Dir, name)
 		if _, err := os.Stat(file); err == nil {
@@ -117,8 +129,8 @@ func (e *Engine) EditNetworks(ctx context.Context, name string, change func([]ne
 	if c, err = e.Lookup(c.ID); err != nil {
 		return "", err
 	}
-	if m := c.Network.Mode; m == "host" || m == "none" || strings.HasPrefix(m, "container:") {
-		return "", fmt.Errorf("a container of --network %s joins no other network", m)
+	if !c.served() {
+		return "", fmt.Errorf("a container of --network %s joins no other network", c.Network.Mode)
 	}
 	list, err := change(c.wishes())
 	if err != nil {

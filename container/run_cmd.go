@@ -76,6 +76,9 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 	if _, err := c.ports(); err != nil {
 		return nil, err
 	}
+	if c.Network.Mode == "host" && len(c.Network.Ports) > 0 {
+		out.Warn("-p: published ports are discarded with --network host")
+	}
 	if f.Cidfile != "" {
 		if _, err := os.Lstat(f.Cidfile); err == nil {
 			return nil, ui.Hint(fmt.Errorf("--cidfile %s: the file exists", f.Cidfile), "rm %s", f.Cidfile)
@@ -148,6 +151,8 @@ type RunCmd struct {
 	// starter is the monitor, started before the command line is parsed: the two
 	// take about as long. One that is never told what to run ends by itself.
 	starter *monitor.Starter
+	// showID says that no output is attached.
+	showID bool
 }
 
 // newRunCmd starts the monitor ahead.
@@ -199,6 +204,9 @@ func (c *RunCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	} else {
 		var s *session
 		if s, err = c.foreground(ctx, e, ct, starter, out, keys, inherited); err == nil {
+			if c.showID {
+				out.Print(ct.ID) // docker: nothing else is shown
+			}
 			return s.wait(ctx, e)
 		}
 	}
@@ -242,6 +250,7 @@ func (c *RunCmd) foreground(ctx context.Context, e *Engine, ct *created, starter
 		return nil, err
 	}
 	streams(client, ct.Config, c.Attach, out)
+	c.showID = len(c.Attach) > 0 && client.Stdout == nil && client.Stderr == nil
 	client.DetachKeys = keys
 	e.event(ct.Config, "attach", nil)
 	if err := e.Start(ctx, ct.Config, starter, theirs, inherited...); err != nil {

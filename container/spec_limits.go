@@ -137,12 +137,12 @@ func (m *specMaker) checkSysctl(name string) error {
 	switch {
 	case strings.Contains(plain, "..") || strings.Trim(plain, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "":
 	case strings.HasPrefix(plain, "net."):
-		if c.Network.Mode != "host" && !strings.HasPrefix(c.Network.Mode, "container:") {
+		if c.Network.Mode != "host" && !joins(c.Network.Mode) {
 			return nil
 		}
 		return fmt.Errorf("--sysctl %s: not with --network %s: it is another's", name, c.Network.Mode)
 	case slices.Contains(ipc, plain) || strings.HasPrefix(plain, "fs.mqueue."):
-		if c.Spaces.IPC != "host" && !strings.HasPrefix(c.Spaces.IPC, "container:") {
+		if c.Spaces.IPC != "host" && !joins(c.Spaces.IPC) {
 			return nil
 		}
 		return fmt.Errorf("--sysctl %s: not with --ipc %s: it is another's", name, c.Spaces.IPC)

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -109,7 +110,8 @@ func (c *UpdateCmd) update(ctx context.Context, e *Engine, id string, wish *Conf
 		}
 	}
 	ct.Limits.merge(&wish.Limits)
-	if err := errors.Join(ct.Limits.check(), ct.Limits.applicable()); err != nil {
+	ct.Health = mergeHealth(ct.Health, wish.Health)
+	if err := errors.Join(ct.Limits.check(), ct.Limits.applicable(), ct.checkStartup()); err != nil {
 		return err
 	}
 	if e.Status(id).Word == StatusInitialized {
@@ -127,7 +129,6 @@ func (c *UpdateCmd) update(ctx context.Context, e *Engine, id string, wish *Conf
 			return err
 		}
 	}
-	ct.Health = mergeHealth(ct.Health, wish.Health)
 	ct.Env = mergeEnv(ct.Env, wish.Env)
 	for _, name := range c.Unsetenv {
 		ct.Env = slices.DeleteFunc(ct.Env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
@@ -167,12 +168,23 @@ func mergeHealth(h, w *monitor.Health) *monitor.Health {
 	if w.MaxOutput != 0 {
 		m.MaxOutput = w.MaxOutput
 	}
-	if w.Startup != nil {
-		m.Startup = w.Startup
-	}
+	m.Startup = mergeStartup(h.Startup, w.Startup)
 	if w.LogDir != "" {
 		m.LogDir = w.LogDir
 	}
+	return &m
+}
+
+func mergeStartup(s, w *monitor.Startup) *monitor.Startup {
+	if s == nil || w == nil {
+		return cmp.Or(w, s)
+	}
+	m := *s
+	if len(w.Test) > 0 {
+		m.Test = w.Test
+	}
+	m.Interval, m.Timeout = cmp.Or(w.Interval, s.Interval), cmp.Or(w.Timeout, s.Timeout)
+	m.Retries, m.Success = cmp.Or(w.Retries, s.Retries), cmp.Or(w.Success, s.Success)
 	return &m
 }
 
