@@ -116,14 +116,20 @@ func (c *InstallCmd) install(e *container.Engine, out *ui.Output) error {
 	return enable(user, out)
 }
 
+// userGenerators is where users' service managers look.
+const userGenerators = "/etc/systemd/user-generators"
+
 // linkGenerators lets systemd make services of quadlet files. Only root can, for
 // all users at once.
 func linkGenerators(self string, rootless bool, out *ui.Output) error {
 	if rootless {
+		if _, err := os.Lstat(filepath.Join(userGenerators, units.UserGenerator)); err == nil {
+			return nil
+		}
 		out.Warn("quadlet files of users need root's kist system install, once")
 		return nil
 	}
-	for dir, name := range map[string]string{"/etc/systemd/system-generators": units.SystemGenerator, "/etc/systemd/user-generators": units.UserGenerator} {
+	for dir, name := range map[string]string{"/etc/systemd/system-generators": units.SystemGenerator, userGenerators: units.UserGenerator} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
