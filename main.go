@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -53,8 +54,9 @@ const usageCode = 125
 type globals struct {
 	Root    string `help:"Directory of images, containers, volumes and networks." placeholder:"DIR" env:"KIST_ROOT"`
 	Runroot string `help:"Directory of what is gone after a reboot." placeholder:"DIR" env:"KIST_RUNROOT"`
-	// CgroupParent is the cgroup above all containers' cgroups.
-	CgroupParent string `name:"cgroup-parent" help:"Cgroup above all containers' own." placeholder:"PATH" env:"KIST_CGROUP_PARENT" default:"/kist"`
+	// CgroupParent is the cgroup above all containers' cgroups. Behind run it is the
+	// container's: see leading.
+	CgroupParent string `kong:"-"`
 	// Firewall and PublishAddress are of the published ports.
 	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." placeholder:"NAME" env:"KIST_FIREWALL"`
 	PublishAddress string       `name:"publish-address" help:"Where ports without an address are published: all addresses." placeholder:"IP" env:"KIST_PUBLISH_ADDRESS"`
@@ -66,10 +68,10 @@ type globals struct {
 // run is one invocation of the command line; it returns the exit status.
 func run(args []string, out *ui.Output) (status int) {
 	defer cli.Recover(&status)
-	g := &globals{}
+	g := &globals{CgroupParent: cmp.Or(os.Getenv("KIST_CGROUP_PARENT"), "/kist")}
 	line := cli.Line{
 		Name: "kist", Help: "Run, build and ship containers, with no daemon.",
-		Globals: g, Commands: commands(), Out: out,
+		Globals: g, Leading: g.leading(), Commands: commands(), Out: out,
 	}
 	kctx, err := line.Parse(args)
 	switch {
@@ -94,6 +96,25 @@ func run(args []string, out *ui.Output) (status int) {
 		out.Notef("%s", ui.ErrorText(err))
 	}
 	return ui.ExitCode(err, 1)
+}
+
+// leading are the flags that precede the command and have another meaning, or none,
+// behind it.
+func (g *globals) leading() []cli.Leading {
+	return []cli.Leading{
+		{Name: "cgroup-parent", Help: "Cgroup above all containers' own: $KIST_CGROUP_PARENT, or /kist.", Set: func(path string) error {
+			g.CgroupParent = path
+			return nil
+		}},
+		{Name: "config", Help: "Directory of docker's config.json, with the credentials: $DOCKER_CONFIG.", Set: func(dir string) error { return os.Setenv("DOCKER_CONFIG", dir) }},
+		// kist logs nothing of its own.
+		{Name: "log-level", Short: "l", Set: func(level string) error {
+			if !slices.Contains([]string{"trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"}, level) {
+				return errors.New("want debug, info, warn, error or fatal")
+			}
+			return nil
+		}},
+	}
 }
 
 // network are the settings of networks.

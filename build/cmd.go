@@ -68,6 +68,7 @@ func (c *Cmd) Run(ctx context.Context, b *Builder, out *ui.Output) error {
 	if c.RegistryFlags != (image.RegistryFlags{TLSVerify: true}) {
 		b.o.Registry = c.RegistryFlags.Config()
 	}
+	b.o.CgroupParent = cmpOr(c.CgroupParent, b.o.CgroupParent)
 	req, err := c.request(out)
 	if err != nil {
 		return err

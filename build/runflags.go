@@ -20,23 +20,25 @@ const (
 
 // runFlags are the flags of `kist build` about its RUN steps.
 type runFlags struct {
-	Secret      []string `sep:"none" help:"Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VAR]." placeholder:"SPEC"`
-	SSH         []string `name:"ssh" sep:"none" help:"Agent or keys for RUN --mount=type=ssh: default or ID[=SOCKET|KEY[,KEY]]." placeholder:"SPEC"`
-	Allow       []string `help:"Grant network.host or security.insecure." placeholder:"RIGHT"`
-	AddHost     []string `sep:"none" help:"Line of /etc/hosts." placeholder:"NAME:IP"`
-	Network     string   `help:"Network of RUN: default, none or host." default:"default" placeholder:"MODE"`
-	ShmSize     string   `help:"Size of /dev/shm." placeholder:"SIZE"`
-	Ulimit      []string `sep:"none" help:"Limit of processes." placeholder:"NAME=SOFT[:HARD]"`
-	Memory      string   `short:"m" help:"Memory limit." placeholder:"SIZE"`
-	MemorySwap  string   `help:"Memory and swap limit, -1 for no limit on swap." placeholder:"SIZE"`
-	CPUs        float64  `name:"cpus" help:"How many CPUs." placeholder:"N"`
-	CPUShares   uint64   `name:"cpu-shares" short:"c" help:"Weight of CPU time." placeholder:"N"`
-	CPUPeriod   uint64   `name:"cpu-period" help:"Period of the CPU quota in microseconds." placeholder:"N"`
-	CPUQuota    int64    `name:"cpu-quota" help:"CPU quota in microseconds." placeholder:"N"`
-	CpusetCpus  string   `help:"CPUs, 0-3,7." placeholder:"LIST"`
-	CpusetMems  string   `help:"Memory nodes." placeholder:"LIST"`
-	SecurityOpt []string `hidden:"" sep:"none"`
-	Resource    []string `hidden:"" sep:"none" help:"memory=, memory-swap=, cpus=, cpu-shares=, cpu-period=, cpu-quota=, cpuset-cpus= or cpuset-mems=."`
+	Secret     []string `sep:"none" help:"Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VAR]." placeholder:"SPEC"`
+	SSH        []string `name:"ssh" sep:"none" help:"Agent or keys for RUN --mount=type=ssh: default or ID[=SOCKET|KEY[,KEY]]." placeholder:"SPEC"`
+	Allow      []string `help:"Grant network.host or security.insecure." placeholder:"RIGHT"`
+	AddHost    []string `sep:"none" help:"Line of /etc/hosts." placeholder:"NAME:IP"`
+	Network    string   `help:"Network of RUN: default, none or host." default:"default" placeholder:"MODE"`
+	ShmSize    string   `help:"Size of /dev/shm." placeholder:"SIZE"`
+	Ulimit     []string `sep:"none" help:"Limit of processes." placeholder:"NAME=SOFT[:HARD]"`
+	Memory     string   `short:"m" help:"Memory limit." placeholder:"SIZE"`
+	MemorySwap string   `help:"Memory and swap limit, -1 for no limit on swap." placeholder:"SIZE"`
+	CPUs       float64  `name:"cpus" help:"How many CPUs." placeholder:"N"`
+	CPUShares  uint64   `name:"cpu-shares" short:"c" help:"Weight of CPU time." placeholder:"N"`
+	CPUPeriod  uint64   `name:"cpu-period" help:"Period of the CPU quota in microseconds." placeholder:"N"`
+	CPUQuota   int64    `name:"cpu-quota" help:"CPU quota in microseconds." placeholder:"N"`
+	CpusetCpus string   `help:"CPUs, 0-3,7." placeholder:"LIST"`
+	CpusetMems string   `help:"Memory nodes." placeholder:"LIST"`
+	// CgroupParent is in the place of the builder's own.
+	CgroupParent string   `help:"Cgroup above those of RUN steps." placeholder:"PATH"`
+	SecurityOpt  []string `hidden:"" sep:"none"`
+	Resource     []string `hidden:"" sep:"none" help:"memory=, memory-swap=, cpus=, cpu-shares=, cpu-period=, cpu-quota=, cpuset-cpus= or cpuset-mems=."`
 }
 
 func (f *runFlags) apply(r *Request) (err error) {

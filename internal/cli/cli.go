@@ -22,7 +22,9 @@ import (
 type Line struct {
 	Name, Help string
 	// Globals points to the structure of the flags that precede the command.
-	Globals  any
+	Globals any
+	// Leading are further flags that precede it.
+	Leading  []Leading
 	Commands []ui.Command
 	Out      *ui.Output
 }
@@ -33,6 +35,10 @@ var ErrShown = errors.New("help shown")
 // Parse returns the command that args select. An error is worded for the user
 // and hints at what to type instead.
 func (l *Line) Parse(args []string) (*kong.Context, error) {
+	args, err := l.takeLeading(args)
+	if err != nil {
+		return nil, err
+	}
 	word := l.firstWord(args)
 	cmd := l.find(word)
 	switch {
@@ -167,6 +173,9 @@ func (l *Line) valueFlags() map[string]bool {
 	t := reflect.TypeOf(l.Globals).Elem()
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Tag.Get("kong") == "-" {
+			continue
+		}
 		if f.Type.Kind() == reflect.Bool || f.Type.Kind() == reflect.Struct {
 			continue
 		}
@@ -225,7 +234,13 @@ func (l *Line) overview() {
 		}
 		p.table(cmp.Or(g, "Commands"), rows)
 	}
-	p.table("Options", globalFlags(l.Globals))
+	options := globalFlags(l.Globals)
+	for _, f := range l.Leading {
+		if f.Help != "" {
+			options = append(options, [2]string{"    --" + f.Name + " " + strings.ToUpper(f.Name), f.Help})
+		}
+	}
+	p.table("Options", options)
 	out.Printf("\nRun `%s COMMAND --help` for a command's flags and examples.\n", l.Name)
 }
 
@@ -235,6 +250,9 @@ func globalFlags(globals any) (rows [][2]string) {
 	t := reflect.TypeOf(globals).Elem()
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if f.Tag.Get("kong") == "-" {
+			continue
+		}
 		name := "    --" + cmp.Or(f.Tag.Get("name"), strings.ToLower(f.Name))
 		if s := f.Tag.Get("short"); s != "" {
 			name = "-" + s + ", " + name[4:]
