@@ -109,8 +109,8 @@ const (
 type copied struct {
 	Version int      `json:"version"`
 	Lowers  []string `json:"lowers"`
-	// Once says that no other container gets the mapping.
-	Once bool `json:"once,omitempty"`
+	// Only is the container that alone has the mapping, "" for any.
+	Only string `json:"only,omitempty"`
 }
 
 // copyShifted gives a container the files of its image with the owners that its user
@@ -126,7 +126,7 @@ func (e *Engine) copyShifted(ctx context.Context, c *Config) error {
 		return err
 	}
 	defer lock.Unlock()
-	if err := e.sweepShifted(); err != nil {
+	if err := e.sweepShifted(""); err != nil {
 		return err
 	}
 	dir := e.dataDir(copiesDir, copyName(c))
@@ -149,9 +149,8 @@ func copyName(c *Config) string {
 // makeShifted makes the copy beside its place, under a name that Purge knows.
 func (e *Engine) makeShifted(c *Config, dir string) (err error) {
 	draft := filepath.Join(filepath.Dir(dir), ".tmp-"+filepath.Base(dir))
-	// The container's users walk through: 0711, as the container's own directory.
 	root := filepath.Join(draft, copiedRoot)
-	if err := os.MkdirAll(root, 0o711); err != nil {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
 	defer func() {
@@ -159,15 +158,14 @@ func (e *Engine) makeShifted(c *Config, dir string) (err error) {
 			err = errors.Join(err, sys.RemoveTree(draft))
 		}
 	}()
-	for _, d := range []string{filepath.Dir(dir), draft} {
-		if err := os.Chmod(d, 0o711); err != nil {
-			return err
-		}
-	}
 	if err := copyImage(c, root); err != nil {
 		return err
 	}
-	if err := state.WriteJSON(filepath.Join(draft, copiedFrom), &copied{1, c.Lowers, isAuto(c)}); err != nil {
+	from := copied{Version: 1, Lowers: c.Lowers}
+	if isAuto(c) {
+		from.Only = c.ID
+	}
+	if err := state.WriteJSON(filepath.Join(draft, copiedFrom), &from); err != nil {
 		return err
 	}
 	if err := syncTree(root); err != nil {
@@ -214,9 +212,10 @@ func syncTree(dir string) error {
 	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
 }
 
-// sweepShifted removes the copies of images that are gone, unless a container has
-// them, and what killed commands left. The caller holds the lock.
-func (e *Engine) sweepShifted() error {
+// sweepShifted removes the copies of images or containers that are gone, one of
+// which the caller may be about to remove, and what killed commands left. The
+// caller holds the lock.
+func (e *Engine) sweepShifted(removed string) error {
 	dir := e.dataDir(copiesDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -230,18 +229,22 @@ func (e *Engine) sweepShifted() error {
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		used := slices.ContainsFunc(list, func(c *Config) bool { return slices.Contains(c.Lowers, filepath.Join(path, copiedRoot)) })
-		if !used && !state.IsLitter(entry.Name()) && outdated(path) {
+		if !used && !state.IsLitter(entry.Name()) && e.outdated(path, removed) {
 			errs = append(errs, state.Remove(path))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// outdated reports whether a layer of which dir is a copy is gone.
-func outdated(dir string) bool {
+// outdated reports whether what the copy dir is for is gone: its container, or a
+// layer. One that is being created has no record yet, and its lock.
+func (e *Engine) outdated(dir, removed string) bool {
 	var from copied
-	if state.ReadJSON(filepath.Join(dir, copiedFrom), &from) != nil || from.Once {
+	if state.ReadJSON(filepath.Join(dir, copiedFrom), &from) != nil {
 		return true
+	}
+	if from.Only != "" {
+		return from.Only == removed || !e.claimed(from.Only)
 	}
 	return slices.ContainsFunc(from.Lowers, func(l string) bool {
 		_, err := os.Stat(l)
@@ -257,11 +260,11 @@ func (e *Engine) dropShifted(ctx context.Context, c *Config) error {
 	if !e.Rootless || !isAuto(c) {
 		return nil
 	}
-	return e.pruneShifted(ctx)
+	return e.pruneShifted(ctx, c.ID)
 }
 
 // pruneShifted is sweepShifted for a command that removes what nobody needs.
-func (e *Engine) pruneShifted(ctx context.Context) error {
+func (e *Engine) pruneShifted(ctx context.Context, removed string) error {
 	if _, err := os.Stat(e.dataDir(copiesDir)); err != nil {
 		return ignoreMissing(err)
 	}
@@ -270,5 +273,5 @@ func (e *Engine) pruneShifted(ctx context.Context) error {
 		return err
 	}
 	defer lock.Unlock()
-	return e.sweepShifted()
+	return e.sweepShifted(removed)
 }

@@ -75,7 +75,7 @@ func (e *Engine) Prune(ctx context.Context, f ui.Filters) (p Pruned, err error) 
 			p.IDs, p.Reclaimed = append(p.IDs, c.ID), p.Reclaimed+size
 		}
 	}
-	errs = append(errs, e.pruneShifted(ctx))
+	errs = append(errs, e.pruneShifted(ctx, ""))
 	e.NoteEvent(eventContainer, "", "prune", map[string]string{"reclaimed": strconv.FormatInt(p.Reclaimed, 10)})
 	return p, errors.Join(errs...)
 }
