@@ -2,9 +2,15 @@ package container
 
 import "github.com/kist-containers/kist/container/monitor"
 
-func (e *Engine) inspectHealth(c *Config) *InspectHealth {
-	if c.Health == nil || len(c.Health.Test) == 0 || c.Health.Test[0] == "NONE" {
+func (e *Engine) inspectHealth(c *Config, st Status) *InspectHealth {
+	switch {
+	case c.Health == nil || len(c.Health.Test) == 0 || c.Health.Test[0] == "NONE":
 		return nil
+	case st.StartedAt.IsZero():
+		return nil
+	case !st.Busy():
+		// docker: what ended is not healthy.
+		return &InspectHealth{Status: monitor.HealthUnhealthy, Log: []InspectProbe{}}
 	}
 	s, err := monitor.ReadHealth(e.runDir(c.ID))
 	if err != nil {

@@ -215,7 +215,7 @@ func (e *Engine) Inspect(c *Config, size bool) *Inspection {
 		},
 		GraphDriver: e.inspectGraph(c),
 	}
-	i.State.Health = e.inspectHealth(c)
+	i.State.Health = e.inspectHealth(c, st)
 	i.HostConfig, i.Config, i.Mounts = c.inspectHost(), c.inspectConfig(), e.inspectMounts(c)
 	i.NetworkSettings = e.inspectNetwork(c, st)
 	if size {
