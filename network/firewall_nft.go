@@ -198,7 +198,7 @@ func (t *transaction) find(r rule) ([]byte, error) {
 	return handle, nil
 }
 
-// maxTold is how many rules the kernel tells of, so that all fit in a socket.
+// maxTold is of how many changes the kernel tells, so that all fit in a socket.
 const maxTold = 64
 
 // commit returns the handles of the added rules, or none of very many.
@@ -211,14 +211,19 @@ func (t *transaction) commit() (handles [][]byte, err error) {
 	t.requests[len(t.requests)-1].Flags |= unix.NLM_F_ACK
 	data := begin.Serialize()
 	for i, req := range append(t.requests, end) {
-		if len(t.added) <= maxTold {
+		if len(t.requests) <= maxTold { // it tells of removed ones too
 			req.Flags |= unix.NLM_F_ECHO
 		}
 		req.Seq = 1<<31 + uint32(i) // of no other request on this socket
 		data = append(data, req.Serialize()...)
 	}
 	socket := t.r.nft.h.Socket
-	if err := unix.Sendto(socket.GetFd(), data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	err = unix.Sendto(socket.GetFd(), data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if errors.Is(err, unix.EMSGSIZE) {
+		// So many rules are more than the socket holds: iptables-restore has a larger one.
+		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("change nftables: %w", err)
 	}
 	for {

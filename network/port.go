@@ -147,11 +147,17 @@ func overlaps(a, b string) bool {
 // rivals are the claims of others that leave no room for this one.
 func (m *Manager) rivals(p PublishedPort) (list []string, err error) {
 	all := m.portFile(PublishedPort{PortBinding{Proto: p.Proto, HostPort: p.HostPort}})
-	files, err := filepath.Glob(all + "-*")
-	for _, f := range append(files, all) {
-		host, _ := strings.CutPrefix(strings.TrimPrefix(f, all), "-")
-		if host != p.HostIP && overlaps(host, p.HostIP) {
-			list = append(list, f)
+	dir, err := os.Open(filepath.Dir(all))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	for _, name := range names {
+		rest, ours := strings.CutPrefix(name, filepath.Base(all))
+		host, more := strings.CutPrefix(rest, "-")
+		if ours && (more || rest == "") && host != p.HostIP && overlaps(host, p.HostIP) {
+			list = append(list, filepath.Join(dir.Name(), name))
 		}
 	}
 	return list, err
