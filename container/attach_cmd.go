@@ -50,7 +50,7 @@ func (c *AttachCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	}
 	e.event(ct, "attach", nil)
 	streams(client, ct, nil, out)
-	client.DetachKeys = keys
+	client.DetachKeys, client.Redraw = keys, true
 	if c.NoStdin {
 		client.Stdin = nil
 	}

@@ -86,7 +86,7 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	command := ": " + strings.Join(proc.Args, " ")
 	e.event(ct, "exec_create"+command, id)
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
-		return fmt.Errorf("exec %s: %w", argv[0], e.explain(ct, err))
+		return fmt.Errorf("exec %s: %w", argv[0], e.explainExec(ct, err))
 	}
 	e.event(ct, "exec_start"+command, id)
 	if c.Detach {
@@ -95,9 +95,22 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	err = x.wait()
 	if errors.Is(err, monitor.ErrDetached) {
 		e.event(ct, "exec_detach", id)
-		return nil
+		return err // docker: it says so and exits 1, as attach does
 	}
 	e.event(ct, "exec_die", map[string]string{"execID": id["execID"], "exitCode": fmt.Sprint(ui.ExitCode(err, failedCode))})
+	return err
+}
+
+// notStarted is docker's exit status of exec where the container runs and the
+// program does not start for another reason than that it is missing.
+const notStarted = 126
+
+func (e *Engine) explainExec(c *Config, err error) error {
+	err = e.explain(c, err)
+	var start *ui.CodedError
+	if errors.As(err, &start) && start.Code == failedCode {
+		return ui.WithCode(notStarted, err)
+	}
 	return err
 }
 
@@ -172,7 +185,7 @@ func (c *ExecCmd) process(e *Engine, ct *Config, argv []string) (*specs.Process,
 	}
 	if c.User != "" {
 		if err := c.become(e, ct, &proc); err != nil {
-			return nil, nil, err
+			return nil, nil, ui.WithCode(notStarted, err)
 		}
 	}
 	proc.Env = mergeEnv(proc.Env, env)
@@ -282,10 +295,19 @@ func (x *execSession) closeTheirs() {
 
 // terminal connects the user's terminal with the program's.
 func (x *execSession) terminal() error {
-	x.copying.Go(func() { io.Copy(x.out.Out, x.console) })
-	if !x.c.Interactive {
-		return nil
+	if x.c.Interactive {
+		// First: what is printed before the user's terminal is raw, that terminal
+		// translates once more.
+		if err := x.typing(); err != nil {
+			return err
+		}
 	}
+	x.copying.Go(func() { io.Copy(x.out.Out, x.console) })
+	return nil
+}
+
+// typing passes on what is typed and how large the user's terminal is.
+func (x *execSession) typing() error {
 	fd := int(x.out.In.Fd())
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, unix.SIGWINCH)

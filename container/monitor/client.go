@@ -34,6 +34,9 @@ type Client struct {
 	// Terminal says that the container has one: Stdin goes raw if it is one too,
 	// and its size is passed on.
 	Terminal bool
+	// Redraw makes a program that draws on its terminal do so again, for a user who
+	// has not seen what it drew.
+	Redraw bool
 	// DetachKeys end the client and not the container; see ParseDetachKeys. They
 	// work on a terminal only.
 	DetachKeys []byte
@@ -186,12 +189,15 @@ func (c *Client) raw() (restore func(), err error) {
 		return func() {}, nil
 	}
 	fd := int(c.Stdin.Fd())
-	c.sendSize(fd)
+	if c.Redraw {
+		c.sendSize(fd, 1) // a size that is no other than before tells it nothing
+	}
+	c.sendSize(fd, 0)
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, unix.SIGWINCH)
 	go func() {
 		for range resized {
-			c.sendSize(fd)
+			c.sendSize(fd, 0)
 		}
 	}()
 	old, err := term.MakeRaw(fd)
@@ -204,8 +210,9 @@ func (c *Client) raw() (restore func(), err error) {
 	}, nil
 }
 
-func (c *Client) sendSize(fd int) {
+// sendSize tells how large the user's terminal is, and more.
+func (c *Client) sendSize(fd, more int) {
 	if cols, rows, err := term.GetSize(fd); err == nil {
-		c.conn.Write(resizePacket(uint16(rows), uint16(cols)))
+		c.conn.Write(resizePacket(uint16(rows+more), uint16(cols+more)))
 	}
 }
