@@ -137,7 +137,16 @@ func (e *Engine) checkHalfMade(repair bool) ([]string, error) {
 	var errs []error
 	for _, entry := range entries {
 		id := entry.Name()
-		if len(id) != 64 || e.claimed(id) {
+		if len(id) != 64 {
+			continue
+		}
+		var damaged *DamagedError
+		if _, err := e.read(id); errors.As(err, &damaged) {
+			// Not repaired: its files may be all that somebody has.
+			found = append(found, fmt.Sprintf("container %s: its record is damaged; its files are in %s, and kist rm -f %[1]s removes it", shortID(id), e.dataDir(id, upperDir)))
+			continue
+		}
+		if e.claimed(id) {
 			continue
 		}
 		found = append(found, "half-made container "+shortID(id))

@@ -124,6 +124,9 @@ func (e *Engine) feasible(c *Config) error {
 	if err := c.Limits.applicable(); err != nil {
 		return err
 	}
+	if _, err := c.ports(); err != nil {
+		return err // those of the image are known by now
+	}
 	m := &specMaker{e: e, c: c}
 	for name := range c.Limits.Sysctls {
 		if err := m.checkSysctl(name); err != nil {

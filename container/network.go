@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kist-containers/kist/internal/ui"
 	"github.com/kist-containers/kist/network"
 )
 
@@ -151,6 +152,10 @@ func (c *Config) wishes() (list []network.EndpointConfig) {
 	return list
 }
 
+// maxPublishAll bounds what an image can make of -P: each port takes the host time
+// and rules.
+const maxPublishAll = 1024
+
 // given are the ports of -p.
 func (c *Config) given() (all []network.PortBinding, err error) {
 	for _, p := range c.Network.Ports {
@@ -169,12 +174,16 @@ func (c *Config) ports() ([]network.PortBinding, error) {
 	if err != nil || !c.Network.PublishAll {
 		return all, err
 	}
+	exposed := 0
 	for _, p := range c.Exposed {
 		bindings, err := network.ParsePort(p)
 		if err != nil {
 			return nil, fmt.Errorf("exposed port %s: %w", p, err)
 		}
 		all = append(all, bindings...)
+		if exposed += len(bindings); exposed > maxPublishAll {
+			return nil, ui.Hint(fmt.Errorf("-P: more than %d ports are exposed", maxPublishAll), "publish those that you need: -p PORT")
+		}
 	}
 	return all, nil
 }

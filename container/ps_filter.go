@@ -91,9 +91,12 @@ func (e *Engine) candidates(all bool) ([]*Config, error) {
 	}
 	var list []*Config
 	for _, entry := range entries {
-		if c, err := e.read(entry.Name()); err == nil {
-			list = append(list, c)
+		c, err := e.read(entry.Name())
+		if err != nil {
+			e.warnDamaged(err)
+			continue
 		}
+		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b *Config) int { return b.Created.Compare(a.Created) })
 	return list, nil

@@ -56,6 +56,10 @@ func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 	if errors.Is(err, ErrNotFound) && (c.Force || c.Ignore) {
 		return errSkip
 	}
+	var damaged *DamagedError
+	if c.Force && errors.As(err, &damaged) {
+		ct, err = e.wreck(damaged.ID), nil
+	}
 	if err != nil {
 		return err
 	}

@@ -257,7 +257,11 @@ func (e *Engine) explain(c *Config, err error) error {
 	code := 125
 	switch {
 	case start.NotFound():
-		code, err = 127, fmt.Errorf("%s: not found in the image%s", start.Object, c.pathHint(start))
+		name := start.Object
+		if name == "" {
+			name = `""`
+		}
+		code, err = 127, fmt.Errorf("%s: not found in the image%s", name, c.pathHint(start))
 	case start.NotExecutable():
 		code = 126
 		reason := "not executable"
@@ -309,7 +313,10 @@ func (c *Config) pathHint(start *runtime.StartError) string {
 // directory. It succeeds when there is nothing to undo.
 func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
 	e.endHeld(c)
-	return errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c), os.RemoveAll(e.runDir(c.ID)))
+	if err := errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c)); err != nil {
+		return err // the run directory tells the next command that there is more to undo
+	}
+	return os.RemoveAll(e.runDir(c.ID))
 }
 
 // leave undoes a run's part in networks and volumes.
@@ -347,7 +354,10 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	if err == nil {
 		err = e.leave(ctx, c)
 	}
-	if err := errors.Join(deleted.Wait(), err, os.RemoveAll(e.runDir(s.ID))); err != nil {
+	if err := errors.Join(deleted.Wait(), err); err != nil {
+		return nil, err // the run directory stays: see cleanRun
+	}
+	if err := os.RemoveAll(e.runDir(s.ID)); err != nil {
 		return nil, err
 	}
 	for _, m := range c.Mounts {

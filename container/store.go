@@ -87,14 +87,52 @@ func (e *Engine) unclaim(name, id string) {
 	}
 }
 
-// read reads the configuration of the container id.
+// read reads the configuration of the container id. One that does not parse is a
+// DamagedError.
 func (e *Engine) read(id string) (*Config, error) {
 	c := new(Config)
 	err := state.ReadJSON(e.dataDir(id, configFile), c)
 	if err != nil && e.unmade(id) {
 		return nil, ErrNotFound
 	}
+	var unread *fs.PathError
+	if err != nil && !errors.As(err, &unread) {
+		return nil, &DamagedError{id, err}
+	}
+	if err == nil && c.ID != id {
+		// Never go on with it: the directory of no ID is that of all containers.
+		return nil, &DamagedError{id, fmt.Errorf("%s is of another container (%q)", e.dataDir(id, configFile), c.ID)}
+	}
 	return c, err
+}
+
+// A DamagedError is of a container whose configuration does not parse.
+type DamagedError struct {
+	ID  string
+	Err error
+}
+
+func (e *DamagedError) Error() string { return "its record is damaged: " + e.Err.Error() }
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// warnDamaged tells of a container that no listing can show.
+func (e *Engine) warnDamaged(err error) {
+	var damaged *DamagedError
+	if errors.As(err, &damaged) && e.Warn != nil {
+		e.Warn("container %s is left out: its record is damaged (kist rm -f %[1]s removes it)", shortID(damaged.ID))
+	}
+}
+
+// wreck is what is known of a container with a damaged record: enough to remove it.
+func (e *Engine) wreck(id string) *Config {
+	c := &Config{ID: id}
+	names, _ := os.ReadDir(e.dataDir(".name"))
+	for _, n := range names {
+		if e.holder(n.Name()) == id {
+			c.Name = n.Name()
+		}
+	}
+	return c
 }
 
 // unmade reports whether the container id has no configuration. A power cut
@@ -140,6 +178,10 @@ func (e *Engine) found(id string) (*Config, error) {
 	if errors.Is(err, ErrNotFound) {
 		return nil, notFound()
 	}
+	var damaged *DamagedError
+	if errors.As(err, &damaged) {
+		return nil, ui.Hint(err, "kist rm -f %s", shortID(id))
+	}
 	return c, err
 }
 
@@ -175,9 +217,12 @@ func (e *Engine) all() ([]*Config, error) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < len(ids); i += workers {
-				if c, err := e.read(ids[i]); err == nil {
-					list[i] = c
+				c, err := e.read(ids[i])
+				if err != nil {
+					e.warnDamaged(err)
+					continue
 				}
+				list[i] = c
 			}
 		})
 	}

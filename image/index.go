@@ -58,8 +58,13 @@ func (e entry) repoDigest() string { return e.Annotations[noteDigest] }
 // readIndex returns the entries of index.json; none when there is no store yet.
 func (s *Store) readIndex() ([]entry, error) {
 	var im v1.IndexManifest
-	if err := state.ReadJSON(s.imageDir("index.json"), &im); err != nil && !errors.Is(err, os.ErrNotExist) {
+	err := state.ReadJSON(s.imageDir("index.json"), &im)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
+	}
+	// What is not in it is removed as left over: an empty object must not count.
+	if err == nil && im.SchemaVersion != 2 {
+		return nil, fmt.Errorf("read %s: not an OCI image index (schemaVersion %d)", s.imageDir("index.json"), im.SchemaVersion)
 	}
 	entries := make([]entry, len(im.Manifests))
 	for i, d := range im.Manifests {

@@ -182,6 +182,9 @@ func (m *Manager) Sandbox(id string) (*Sandbox, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
+	if err == nil && s.ID != id {
+		err = fmt.Errorf("%s is of another sandbox (%q)", m.sandboxFile(id), s.ID)
+	}
 	return s, err
 }
 
@@ -216,7 +219,7 @@ func (m *Manager) Setup(ctx context.Context, cfg SandboxConfig) (_ *Sandbox, err
 
 // setup makes namespace, endpoints and ports. What was made is recorded before.
 func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err error) {
-	s.Key = filepath.Join(m.roots.Run, "netns", cfg.ID[:min(12, len(cfg.ID))])
+	s.Key = m.namespaceFile(cfg.ID)
 	// The sandbox's file first: from here on its leases have an owner.
 	if err := m.record(s); err != nil {
 		return err
@@ -357,6 +360,12 @@ func (m *Manager) Teardown(ctx context.Context, id string) error {
 	s, err := m.Sandbox(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
+	}
+	if isDamaged(err) {
+		if err := m.forget(ctx, id); err != nil {
+			return fmt.Errorf("undo network: %w", err)
+		}
+		return os.Remove(m.sandboxFile(id))
 	}
 	if err != nil {
 		return err

@@ -94,6 +94,9 @@ func (m *Manager) readNetwork(name string) (*Network, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
+	if err == nil && n.Name != name {
+		err = fmt.Errorf("%s is of another network (%q)", m.networkFile(name), n.Name)
+	}
 	if err == nil && !n.outside() {
 		err = m.readLeases(n)
 	}

@@ -77,9 +77,13 @@ func (m *Manager) sandboxes() ([]*Sandbox, error) {
 	}
 	var list []*Sandbox
 	for _, f := range files {
-		s, err := m.Sandbox(strings.TrimSuffix(filepath.Base(f), ".json"))
+		id := sandboxID(f)
+		s, err := m.Sandbox(id)
 		if errors.Is(err, ErrNotFound) {
 			continue // removed meanwhile
+		}
+		if isDamaged(err) {
+			s, err = m.recalled(id), nil
 		}
 		if err != nil {
 			return nil, err
