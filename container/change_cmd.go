@@ -241,8 +241,8 @@ func (c *RenameCmd) rename(ctx context.Context, e *Engine) error {
 	if c.Name == "" {
 		return errors.New("a new name is needed")
 	}
-	if err := (&createFlags{identityFlags: identityFlags{Name: c.Name}}).identity(&Config{}); err != nil {
-		return err
+	if !validName(c.Name) {
+		return fmt.Errorf("new name %s: %s", c.Name, wantName)
 	}
 	ct, err := e.Lookup(c.Container)
 	if err != nil {

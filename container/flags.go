@@ -170,9 +170,13 @@ func (f *createFlags) process(c *Config) error {
 	return nil
 }
 
+const wantName = "want at least two of [a-zA-Z0-9_.-], the first a letter or digit"
+
+func validName(name string) bool { return state.ValidName(name) && len(name) > 1 }
+
 func (f *createFlags) identity(c *Config) (err error) {
-	if f.Name != "" && !(state.ValidName(f.Name) && len(f.Name) > 1) {
-		return fmt.Errorf("--name %s: want at least two of [a-zA-Z0-9_.-], the first a letter or digit", f.Name)
+	if f.Name != "" && !validName(f.Name) {
+		return fmt.Errorf("--name %s: %s", f.Name, wantName)
 	}
 	if len(f.Hostname) > 64 || strings.ContainsAny(f.Hostname, "/ \t\n\x00") {
 		return fmt.Errorf("-h %s: not a host name of at most 64 bytes", f.Hostname)
@@ -197,6 +201,13 @@ func (f *createFlags) identity(c *Config) (err error) {
 			return fmt.Errorf("--label-file %s: %w", name, err)
 		}
 		labels = append(labels, lines...)
+	}
+	for flag, list := range map[string][]string{"-l": f.Label, "--annotation": f.Annotation} {
+		for _, s := range list {
+			if s == "" || s[0] == '=' {
+				return fmt.Errorf("%s %s: no name", flag, s)
+			}
+		}
 	}
 	c.Labels = pairs(append(labels, f.Label...))
 	c.Annotations = pairs(f.Annotation)
@@ -323,6 +334,11 @@ func (f *createFlags) network(c *Config) error {
 			if given {
 				return fmt.Errorf("%s and --network %s contradict each other: the other container decides", flag, n.Mode)
 			}
+		}
+	}
+	if f.MacAddress != "" {
+		if err := network.CheckMAC(f.MacAddress); err != nil {
+			return fmt.Errorf("--mac-address %w", err)
 		}
 	}
 	if special {

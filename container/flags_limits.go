@@ -163,6 +163,9 @@ func parseUlimit(s string) (Ulimit, error) {
 	}
 	u, err := units.ParseUlimit(s)
 	if err != nil {
+		if name, value, ok := strings.Cut(s, "="); ok && name != "" && value != "" {
+			return Ulimit{}, fmt.Errorf("--ulimit %s: %w", s, err) // it says which part
+		}
 		return Ulimit{}, fmt.Errorf("--ulimit %s: want NAME=SOFT[:HARD], nofile=1024:4096 for example", s)
 	}
 	return Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard}, nil

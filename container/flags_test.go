@@ -35,7 +35,7 @@ func checkWords[T any](t *testing.T, name string, parse func(string) (T, error),
 func TestParseFlags(t *testing.T) {
 	checkWords(t, "parseUlimit", parseUlimit,
 		map[string]Ulimit{"nofile=1:2": {"nofile", 1, 2}, "core=-1": {"core", -1, -1}, "host": {Name: "host"}},
-		map[string]string{"nofile": "want NAME=", "nofile=2:1": "want NAME=", "nosuch=1": "want NAME=", "": "want NAME="})
+		map[string]string{"nofile": "want NAME=", "nofile=2:1": "soft limit must be less", "nosuch=1": "invalid ulimit type", "": "want NAME="})
 	checkWords(t, "parseSignal", parseSignal,
 		map[string]unix.Signal{"TERM": 15, "SIGKILL": 9, "usr1": 10, "RTMIN+3": 37, "SIGRTMAX-1": 63, "64": 64},
 		map[string]string{"0": "no such", "65": "no such", "RTMIN+40": "no such", "": "no such", "TERMINATE": "no such", "-9": "no such"})

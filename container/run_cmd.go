@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,7 +109,11 @@ func (f *createFlags) create(ctx context.Context, e *Engine, out *ui.Output, arg
 			err = state.WriteFile(path, []byte(ct.ID), 0o644)
 		}
 		if err != nil {
-			err = errors.Join(fmt.Errorf("--cidfile: %w", err), e.remove(ctx, ct.Config, true))
+			var inner *fs.PathError // of the temporary file beside it
+			if errors.As(err, &inner) {
+				err = inner.Err
+			}
+			err = errors.Join(fmt.Errorf("--cidfile %s: %w", f.Cidfile, err), e.remove(ctx, ct.Config, true))
 			ct.Release()
 			return nil, err
 		}

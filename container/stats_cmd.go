@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -23,6 +24,9 @@ type StatsCmd struct {
 	NoStream   bool     `help:"Show the first result and end."`
 	NoTrunc    bool     `help:"Do not shorten."`
 	Containers []string `arg:"" optional:"" name:"container" help:"Containers; all running ones by default."`
+
+	// typed are the words that named the containers, by their IDs.
+	typed map[string]string
 }
 
 // statsRow is a row as docker's templates know it.
@@ -57,6 +61,7 @@ func (c *StatsCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			return fmt.Errorf("stats: %w", err)
 		}
 		now := e.samples(list)
+		v.typed = c.typed
 		if !first {
 			if err := v.show(out.Out, c.Format, list, now); err != nil {
 				return err
@@ -83,12 +88,14 @@ func (c *StatsCmd) list(e *Engine) ([]listed, error) {
 		return nil, err
 	}
 	var list []listed
+	c.typed = map[string]string{}
 	for _, name := range names {
 		ct, err := e.Lookup(name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		list = append(list, listed{ct, e.Status(ct.ID)})
+		c.typed[ct.ID] = name
 	}
 	return list, nil
 }
@@ -99,7 +106,9 @@ type view struct {
 	// history are the last CPU percentages of each container, for a table that is
 	// redrawn in place; nil for others.
 	history map[string][]float64
-	long    bool
+	// typed are what docker calls the containers: the user's words, else IDs.
+	typed map[string]string
+	long  bool
 }
 
 func (v *view) show(w io.Writer, format string, list []listed, now map[string]sample) error {
@@ -107,6 +116,7 @@ func (v *view) show(w io.Writer, format string, list []listed, now map[string]sa
 	for i, l := range list {
 		a, b := v.before[l.ID], now[l.ID]
 		rows[i] = newStatsRow(l, a, b, v.long)
+		rows[i].Container = cmp.Or(v.typed[l.ID], rows[i].Container)
 		if v.history != nil {
 			past := append(v.history[l.ID], cpuPercent(a, b))
 			v.history[l.ID] = past[max(0, len(past)-historyLength):]

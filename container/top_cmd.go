@@ -3,11 +3,11 @@ package container
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/kist-containers/kist/internal/ui"
 )
@@ -42,26 +42,49 @@ func (c *TopCmd) Run(e *Engine, out *ui.Output) error {
 	if err != nil {
 		return fmt.Errorf("top: %w (package procps)", err)
 	}
-	cmd := exec.Command(ps, args...)
-	cmd.Stderr = os.Stderr
-	text, err := cmd.Output()
+	text, err := exec.Command(ps, args...).Output()
 	if err != nil {
-		return fmt.Errorf("top: ps %s: %w", strings.Join(args, " "), err)
+		return fmt.Errorf("top: ps %s: %s", strings.Join(args, " "), psComplaint(err))
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-	column := slices.Index(strings.Fields(lines[0]), "PID")
+	titles := strings.Fields(lines[0])
+	column := slices.Index(titles, "PID")
 	if column < 0 {
 		return fmt.Errorf("top: ps %s shows no PID column", strings.Join(args, " "))
 	}
-	out.Print(lines[0])
+	table := tabwriter.NewWriter(out.Out, 20, 1, 3, ' ', 0) // docker's columns
+	fmt.Fprintln(table, strings.Join(titles, "\t"))
 	for _, line := range lines[1:] {
 		f := strings.Fields(line)
 		if column >= len(f) {
 			continue
 		}
 		if pid, err := strconv.Atoi(f[column]); err == nil && slices.Contains(pids, pid) {
-			out.Print(ui.Escape(line))
+			fmt.Fprintln(table, psRowOf(f, len(titles)))
 		}
 	}
-	return nil
+	return table.Flush()
+}
+
+// psRowOf are the words of a line in so many columns; the last one, a command,
+// has all the rest.
+func psRowOf(words []string, columns int) string {
+	if last := columns - 1; len(words) > last {
+		words = append(words[:last:last], strings.Join(words[last:], " "))
+	}
+	for i, w := range words {
+		words[i] = ui.Escape(w)
+	}
+	return strings.Join(words, "\t")
+}
+
+// psComplaint is the first line of what ps said, without its page of usage.
+func psComplaint(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if line, _, _ := strings.Cut(string(exit.Stderr), "\n"); line != "" {
+			return strings.TrimPrefix(line, "error: ")
+		}
+	}
+	return err.Error()
 }

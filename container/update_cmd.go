@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,11 @@ type UpdateCmd struct {
 
 // Run changes limits, at once and for later starts.
 func (c *UpdateCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
+	flags := *c
+	flags.Containers, flags.latestFlag = nil, latestFlag{}
+	if reflect.DeepEqual(flags, UpdateCmd{}) {
+		return ui.Hint(errors.New("update: no flag says what to change"), "kist update --help")
+	}
 	wish, err := c.wish()
 	if err != nil {
 		return err

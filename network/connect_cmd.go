@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 )
 
@@ -74,8 +73,10 @@ func (c *ConnectCmd) wish(network string) (EndpointConfig, error) {
 	if len(c.Link) > 0 {
 		return e, errors.New("--link: containers of one network know each other's names; give another by --alias")
 	}
-	if mac, err := net.ParseMAC(c.MacAddress); c.MacAddress != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0) {
-		return e, fmt.Errorf("--mac-address %s: not the Ethernet address of one station", c.MacAddress)
+	if c.MacAddress != "" {
+		if err := CheckMAC(c.MacAddress); err != nil {
+			return e, fmt.Errorf("--mac-address %w", err)
+		}
 	}
 	for _, o := range c.DriverOpt {
 		if err := e.SetOption(o); err != nil {

@@ -48,6 +48,15 @@ func ParseEndpoint(s string) (EndpointConfig, error) {
 	return e, nil
 }
 
+// CheckMAC refuses what is not the Ethernet address of one station: others are of
+// many, or of other hardware.
+func CheckMAC(s string) error {
+	if mac, err := net.ParseMAC(s); err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return fmt.Errorf("%s: not the Ethernet address of one station", s)
+	}
+	return nil
+}
+
 func (e *EndpointConfig) set(key, value string) (err error) {
 	switch key {
 	case "name":
@@ -65,6 +74,7 @@ func (e *EndpointConfig) set(key, value string) (err error) {
 		e.LinkLocal = append(e.LinkLocal, value)
 	case "mac", "mac-address":
 		e.MAC = value
+		return CheckMAC(value)
 	case "interface_name":
 		return e.SetOption(optIfName + "=" + value)
 	case "driver-opt":

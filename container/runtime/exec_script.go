@@ -67,7 +67,7 @@ func (e *execution) explain(err error) error {
 // missing tells a program that is not there from one whose interpreter is not.
 func (e *execution) missing(errno syscall.Errno) error {
 	name := e.Process.Args[0]
-	if errno != unix.ENOENT {
+	if errno != unix.ENOENT || name == "" {
 		return execError(name, errno)
 	}
 	for _, p := range lookup(e.Process) {

@@ -123,11 +123,8 @@ const defaultPath = "/bin:/usr/bin"
 // lookup lists the paths at which the program may be, as execvp(3) tries them.
 func lookup(proc *specs.Process) []string {
 	name := proc.Args[0]
-	if strings.ContainsRune(name, '/') {
-		return []string{name}
-	}
-	if name == "" {
-		return nil
+	if name == "" || strings.ContainsRune(name, '/') {
+		return []string{name} // execve says of "" that there is no such file
 	}
 	path := defaultPath
 	for _, e := range proc.Env {

@@ -45,7 +45,11 @@ func explain(err error) error {
 	node := selected(parse.Context)
 	command := path(node)
 	text, _, _ := strings.Cut(parse.Error(), ", did you mean ")
-	wrapped := &usageError{text: strings.TrimPrefix(command+": "+text, ": ")}
+	shown := strings.TrimPrefix(text, node.Name+": ") // kong's, before what Validate says
+	if word, ok := strings.CutPrefix(text, "unexpected argument "); ok && len(node.Children) > 0 {
+		shown = word + ": no such command"
+	}
+	wrapped := &usageError{text: strings.TrimPrefix(command+": "+shown, ": ")}
 	if strings.HasPrefix(text, "expected ") || strings.HasPrefix(text, "unexpected argument ") {
 		wrapped.kind = errArguments
 	}
