@@ -335,3 +335,13 @@ func TestDeleteRemovesTheRestOfACgroup(t *testing.T) {
 		}
 	}
 }
+
+// A hook without a timeout ends with whoever waits for it.
+func TestHookEndsWithItsCaller(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	err := runHooks(ctx, []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "60"}}}, new(specs.State))
+	if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("runHooks = %v, want %v", err, context.DeadlineExceeded)
+	}
+}

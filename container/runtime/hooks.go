@@ -84,8 +84,11 @@ func runHook(ctx context.Context, h specs.Hook, data []byte) error {
 	cmd.Stdin = bytes.NewReader(data)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && h.Timeout != nil:
 		return fmt.Errorf("it takes longer than its timeout of %d s", *h.Timeout)
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))

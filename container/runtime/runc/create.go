@@ -59,7 +59,28 @@ func (c *createFlags) spec() (*specs.Spec, error) {
 	if file == "" {
 		file = filepath.Join(c.Bundle, "config.json")
 	}
+	if err := foreign(file); err != nil {
+		return nil, err
+	}
 	return runtime.ReadSpec(file)
+}
+
+// maxForeign bounds a file that others wrote and that is read as a whole; a large
+// config.json has some 40 kB.
+const maxForeign = 16 << 20
+
+// foreign refuses what would never end, or is too large to be meant.
+func foreign(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil // for its reader to tell
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("read %s: not a regular file", file)
+	case info.Size() > maxForeign:
+		return fmt.Errorf("read %s: more than %d MiB", file, maxForeign>>20)
+	}
+	return nil
 }
 
 // announce tells whoever asked for the terminal, the pidfd and the pid.

@@ -100,6 +100,9 @@ func (c *execCmd) run(ctx context.Context, r *runtime.Runtime, out *ui.Output) e
 // process is the file's, or the container's own changed by the flags.
 func (c *execCmd) process(spec *specs.Spec) (*specs.Process, error) {
 	if c.Process != "" {
+		if err := foreign(c.Process); err != nil {
+			return nil, err
+		}
 		proc := new(specs.Process)
 		return proc, state.ReadJSON(c.Process, proc)
 	}
