@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -172,7 +173,7 @@ func rootHint(err error) error {
 	switch {
 	case errors.Is(err, monitor.ErrNoIDMap):
 		return ui.Hint(err, "kist --root DIR, on ext4, xfs or btrfs; or --userns host")
-	case errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.EINVAL) && !strings.Contains(err.Error(), "read-only"): // the kernel's words
 		return ui.Hint(err, "overlay does not stack on overlay: kist --root DIR, on a disk or a tmpfs")
 	case errors.Is(err, unix.EPERM):
 		return ui.Hint(err, "root has no CAP_SYS_ADMIN here: run the container around it with --privileged")
@@ -312,11 +313,35 @@ func (c *Config) pathHint(start *runtime.StartError) string {
 // cleanRun undoes everything that a run made outside the container's own
 // directory. It succeeds when there is nothing to undo.
 func (e *Engine) cleanRun(ctx context.Context, c *Config) error {
-	e.endHeld(c)
-	if err := errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c)); err != nil {
+	if err := e.undoRun(ctx, c); err != nil {
 		return err // the run directory tells the next command that there is more to undo
 	}
 	return os.RemoveAll(e.runDir(c.ID))
+}
+
+// endRun is cleanRun of a run whose end is known.
+func (e *Engine) endRun(ctx context.Context, c *Config) error {
+	if err := e.undoRun(ctx, c); err != nil {
+		return err
+	}
+	return e.forgetRun(c.ID)
+}
+
+func (e *Engine) undoRun(ctx context.Context, c *Config) error {
+	e.endHeld(c)
+	return errors.Join(e.runtime().Delete(ctx, c.ID, true), e.leave(ctx, c))
+}
+
+// forgetRun removes the directory of a run that was undone and whose end is known;
+// that is not lost when there was no space for it.
+func (e *Engine) forgetRun(id string) error {
+	var kept monitor.Exit
+	if state.ReadJSON(e.runDir(id, exitFile), &kept) == nil {
+		if err := state.WriteJSON(e.dataDir(id, exitFile), kept); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(e.runDir(id))
 }
 
 // leave undoes a run's part in networks and volumes.
@@ -357,7 +382,7 @@ func (e *Engine) AfterExit(ctx context.Context, s *monitor.Spec) (purge func(), 
 	if err := errors.Join(deleted.Wait(), err); err != nil {
 		return nil, err // the run directory stays: see cleanRun
 	}
-	if err := os.RemoveAll(e.runDir(s.ID)); err != nil {
+	if err := e.forgetRun(s.ID); err != nil {
 		return nil, err
 	}
 	for _, m := range c.Mounts {

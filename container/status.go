@@ -116,6 +116,12 @@ func (e *Engine) facts(id string) Facts {
 	if state.ReadJSON(e.dataDir(id, exitFile), &exit) == nil {
 		f.Exit = &exit
 	}
+	if f.State != nil {
+		var kept monitor.Exit // where the other could not be written
+		if state.ReadJSON(e.runDir(id, exitFile), &kept) == nil && (f.Exit == nil || kept.StartedAt.After(exit.StartedAt)) {
+			f.Exit = &kept
+		}
+	}
 	return f
 }
 

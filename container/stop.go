@@ -174,7 +174,7 @@ func (e *Engine) reconcile(ctx context.Context, c *Config) error {
 	if c.AutoRemove {
 		return e.remove(ctx, c, true)
 	}
-	return e.cleanRun(ctx, c)
+	return e.endRun(ctx, c)
 }
 
 // thaw lets what is paused go on, so that a signal reaches it.

@@ -52,7 +52,11 @@ func (e *Engine) claim(ctx context.Context, name, id string) error {
 	if err := os.MkdirAll(e.dataDir(".name"), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(e.nameFile(name), []byte(id), 0o600)
+	err = os.WriteFile(e.nameFile(name), []byte(id), 0o600)
+	if err != nil {
+		os.Remove(e.nameFile(name)) // no space left: it is there, and empty
+	}
+	return err
 }
 
 // holder returns the container that has the name and is there, or whose creation

@@ -382,7 +382,11 @@ func (m *monitor) record(e Exit) {
 	if m.AutoRemove {
 		return
 	}
-	if err := state.WriteJSON(filepath.Join(m.DataDir, "exit.json"), e); err != nil {
+	err := state.WriteJSON(filepath.Join(m.DataDir, "exit.json"), e)
+	if err != nil {
+		// No space left, perhaps by the program's own doing: how it ended is known
+		// until a reboot then.
+		err = errors.Join(err, state.WriteVolatileJSON(filepath.Join(m.RunDir, "exit.json"), e))
 		fmt.Fprintln(os.Stderr, "kist-monitor:", err)
 	}
 }
