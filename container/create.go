@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/kist-containers/kist/image"
 	"github.com/kist-containers/kist/internal/state"
@@ -257,7 +258,11 @@ func (e *Engine) likeRoot(c *Config) error {
 		return ui.Hint(fmt.Errorf("layer of %s: %w", c.Image, err), "kist pull %s", c.Image)
 	}
 	if uid, gid := owner(info); uid != 0 || gid != 0 {
-		if err := os.Chown(upper, uid, gid); err != nil {
+		err := os.Chown(upper, uid, gid)
+		if e.Rootless && errors.Is(err, unix.EINVAL) {
+			err = nil // an owner whom the user namespace does not know
+		}
+		if err != nil {
 			return err
 		}
 	}

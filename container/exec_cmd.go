@@ -86,6 +86,10 @@ func (c *ExecCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 	command := ": " + strings.Join(proc.Args, " ")
 	e.event(ct, "exec_create"+command, id)
 	if err := x.start(ctx, e, ct, proc, o); err != nil {
+		if e.Rootless && !e.facts(ct.ID).MonitorAlive {
+			// With the last monitor goes a user's way into the user namespace.
+			err = ui.Hint(errors.New("its monitor was killed"), "kist stop %s; kist start %[1]s", argv[0])
+		}
 		return fmt.Errorf("exec %s: %w", argv[0], e.explainExec(ct, err))
 	}
 	e.event(ct, "exec_start"+command, id)

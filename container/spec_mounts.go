@@ -18,7 +18,7 @@ import (
 func (m *specMaker) mountList(s *specs.Spec) error {
 	sec := &m.c.Security
 	s.Mounts = runtime.DefaultMounts{
-		HostSys: m.e.Rootless && m.c.Network.Mode == "host", NoTTYGroup: !m.mapsTTYGroup(),
+		HostSys: m.e.Rootless && m.c.Network.Mode == "host", HostProc: m.e.Rootless && m.c.Spaces.PID == "host", NoTTYGroup: !m.mapsTTYGroup(),
 		WritableSys: sec.Privileged, WritableCgroups: sec.Privileged || sec.WritableCgroups, SystemdCgroups: m.systemdCgroups(), Proc: sec.ProcOptions,
 	}.Mounts()
 	s.Mounts = append(s.Mounts, m.ipcMounts()...)

@@ -155,6 +155,9 @@ func (e *Engine) prepare(ctx context.Context, c *Config) (monitor.Spec, *os.File
 	defer fs.Map.Close()
 	root, err := e.openRoot(c, fs)
 	if err != nil {
+		if e.Rootless && c.Rootfs != "" && errors.Is(err, unix.EINVAL) {
+			return monitor.Spec{}, nil, ui.Hint(fmt.Errorf("overlay over %s: %w", c.Rootfs, err), "without root no file system may be mounted below it: use a copy, or sudo")
+		}
 		return monitor.Spec{}, nil, rootHint(err)
 	}
 	m := &specMaker{e: e, c: c, root: root}
@@ -273,6 +276,9 @@ func (e *Engine) explain(c *Config, err error) error {
 			reason = "is a directory"
 		}
 		err = fmt.Errorf("%s: %s", start.Object, reason)
+	case e.Rootless && start.Errno == int(unix.EINVAL) && strings.HasPrefix(start.Step, "become "):
+		err = ui.Hint(fmt.Errorf("%s: your user namespace has no such id", start.Step),
+			"give yourself a range in /etc/subuid and /etc/subgid (usermod --add-subuids, --add-subgids)")
 	}
 	return ui.WithCode(code, err)
 }

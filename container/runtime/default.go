@@ -29,9 +29,10 @@ const DefaultShm = 64 << 20
 // DefaultMounts are docker's mounts of a container; the zero value is what one
 // has that asked for nothing else.
 type DefaultMounts struct {
-	// HostSys shows the host's /sys: a user namespace that shares the host's
-	// network cannot mount it anew. NoTTYGroup is for one without group 5.
-	HostSys, NoTTYGroup bool
+	// HostSys and HostProc show the host's /sys and /proc: a user namespace that
+	// shares the host's network, or its processes, cannot mount them anew.
+	// NoTTYGroup is for one without group 5.
+	HostSys, HostProc, NoTTYGroup bool
 	// WritableSys and WritableCgroups let the container write there.
 	WritableSys, WritableCgroups bool
 	// SystemdCgroups lets it write to as much of its cgroups as systemd needs and
@@ -51,8 +52,12 @@ func (d DefaultMounts) Mounts() []specs.Mount {
 	if d.HostSys {
 		sys.Type, sys.Source, sys.Options = "bind", "/sys", append([]string{"rbind", "rro"}, sys.Options...)
 	}
+	proc := specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: slices.Concat(unlessWritable(true), d.Proc)}
+	if d.HostProc {
+		proc.Type, proc.Source, proc.Options = "bind", "/proc", append([]string{"rbind"}, unlessWritable(true)...)
+	}
 	return append([]specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: slices.Concat(unlessWritable(true), d.Proc)},
+		proc,
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
 		sys,

@@ -309,9 +309,37 @@ func (r *Runtime) Stats(id string) (*cgroups.Stats, error) {
 
 // Pids lists the container's processes.
 func (r *Runtime) Pids(id string) ([]int, error) {
+	rec, err := r.read(id)
+	if err != nil {
+		return nil, err
+	}
+	if len(rec.CgroupPaths) == 0 {
+		return inPidNamespace(rec.Init)
+	}
 	m, err := r.manager(id)
 	if err != nil {
 		return nil, err
 	}
 	return m.GetAllPids()
+}
+
+// inPidNamespace lists the processes in the pid namespace of init, which is their
+// container's own, as far as this user may look.
+func inPidNamespace(init sys.Process) (pids []int, err error) {
+	ns := func(proc string) (string, error) { return os.Readlink(filepath.Join(proc, "ns/pid")) }
+	own, err := ns(fmt.Sprintf("/proc/%d", init.Pid))
+	if err != nil {
+		return nil, err
+	}
+	if self, err := ns("/proc/self"); err == nil && self == own {
+		return nil, errors.New("it has neither a cgroup nor a pid namespace of its own")
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range procs {
+		if theirs, err := ns(proc); err == nil && theirs == own {
+			pid, _ := strconv.Atoi(filepath.Base(proc))
+			pids = append(pids, pid)
+		}
+	}
+	return pids, err
 }
