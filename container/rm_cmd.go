@@ -73,6 +73,7 @@ func (c *RmCmd) remove(ctx context.Context, e *Engine, name string) error {
 		} else {
 			e.thaw(ct)
 			e.signal(ct.ID, unix.SIGKILL)
+			e.event(ct, "kill", map[string]string{"signal": "9"})
 			err = e.settled(ctx, ct)
 		}
 		if err != nil {

@@ -80,6 +80,8 @@ func statusOf(f Facts) Status {
 		return s
 	case f.Exit != nil && !f.Exit.StartedAt.Before(f.State.StartedAt):
 		return s
+	case f.MonitorAlive:
+		s.Word = StatusRunning // its monitor is about to say how it ended
 	default:
 		// It ran, and nobody recorded its end.
 		return Status{Word: StatusExited, ExitCode: lostExit, StartedAt: f.State.StartedAt,

@@ -85,7 +85,11 @@ var notRunning = [...]string{"stopped", "exited", "not-running", "stopping", "re
 
 // await waits for one of the conditions and returns the exit code, 0 while it runs.
 func (e *Engine) await(ctx context.Context, id string, conditions []string) (int, error) {
-	ends := func(c string) bool { return c == "removed" || slices.Contains(notRunning[:3], c) }
+	ct, _ := e.read(id)
+	ends := func(c string) bool {
+		// One that is removed with its exit has only one, and nothing left to ask then.
+		return c == "removed" || slices.Contains(notRunning[:3], c) || c == "next-exit" && ct != nil && ct.AutoRemove
+	}
 	if client, _ := monitor.Dial(e.runDir(id)); client != nil && !slices.ContainsFunc(conditions, func(c string) bool { return !ends(c) }) {
 		// The monitor knows best: it tells the code even of a container that is
 		// removed with its exit.
@@ -95,15 +99,18 @@ func (e *Engine) await(ctx context.Context, id string, conditions []string) (int
 			return code, ctx.Err()
 		}
 	}
-	ran := false
+	ran, code := false, 0
 	for {
 		st := e.Status(id)
 		_, err := e.read(id)
 		gone := errors.Is(err, ErrNotFound)
 		ran = ran || st.Live()
+		if !gone {
+			code = st.ExitCode
+		}
 		for _, condition := range conditions {
 			if st.satisfies(condition, ran, gone) {
-				return st.ExitCode, nil
+				return code, nil
 			}
 		}
 		if gone {

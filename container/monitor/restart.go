@@ -69,6 +69,7 @@ func (m *monitor) again() error {
 		m.streams.closeOurs()
 		return err
 	}
+	m.event("start", nil)
 	return nil
 }
 
