@@ -212,7 +212,8 @@ func (c *Client) raw() (restore func(), err error) {
 
 // sendSize tells how large the user's terminal is, and more.
 func (c *Client) sendSize(fd, more int) {
-	if cols, rows, err := term.GetSize(fd); err == nil {
+	// docker: a terminal that does not know its size has none to tell.
+	if cols, rows, err := term.GetSize(fd); err == nil && cols+rows > 0 {
 		c.conn.Write(resizePacket(uint16(rows+more), uint16(cols+more)))
 	}
 }
