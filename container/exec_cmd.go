@@ -217,7 +217,7 @@ func (c *ExecCmd) process(e *Engine, ct *Config, argv []string) (*specs.Process,
 func (c *ExecCmd) become(e *Engine, ct *Config, proc *specs.Process) error {
 	root, err := e.process(ct.ID).OpenFile("root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return err
+		return endedMeanwhile(err)
 	}
 	defer root.Close()
 	user, home, err := e.user(root, c.User, ct.GroupAdd)
@@ -259,7 +259,11 @@ func (x *execSession) start(ctx context.Context, e *Engine, ct *Config, proc *sp
 			}
 		}
 	}
-	if x.proc, err = e.runtime().Exec(ctx, ct.ID, proc, o); err != nil {
+	x.proc, err = e.runtime().Exec(ctx, ct.ID, proc, o)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return ErrNotRunning // it has ended meanwhile
+	}
+	if err != nil {
 		return err
 	}
 	if x.console = x.proc.Console(); x.console != nil && !x.c.Detach {

@@ -39,7 +39,7 @@ func (c *KillCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			e.thaw(ct)
 		}
 		if err := e.signal(ct.ID, sig); err != nil {
-			return err
+			return endedMeanwhile(err)
 		}
 		e.event(ct, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
 		if sig == unix.SIGKILL {

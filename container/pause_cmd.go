@@ -52,7 +52,7 @@ func (e *Engine) pause(c *Config) error {
 		return err
 	}
 	if err := e.runtime().Pause(c.ID); err != nil {
-		return errors.Join(err, os.Remove(note))
+		return errors.Join(endedMeanwhile(err), ignoreMissing(os.Remove(note)))
 	}
 	return nil
 }

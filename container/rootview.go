@@ -3,12 +3,15 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kist-containers/kist/container/runtime"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/volume"
 )
@@ -16,24 +19,50 @@ import (
 // openRootFS opens what the container sees as "/": of its running process, or of
 // a mount that nobody else sees.
 func (e *Engine) openRootFS(c *Config) (*os.File, error) {
-	if e.Status(c.ID).HasProcess() {
+	return e.openLive(c, func() (*os.File, error) {
 		return e.process(c.ID).OpenFile("root", unix.O_PATH|unix.O_DIRECTORY)
+	})
+}
+
+// openLive opens what the running process has, or else mounts the container's
+// files. A process that ends in between is looked at once more.
+func (e *Engine) openLive(c *Config, open func() (*os.File, error)) (*os.File, error) {
+	const tries, pause = 50, 20 * time.Millisecond
+	for try := 1; e.Status(c.ID).HasProcess(); try++ {
+		f, err := open()
+		if err == nil || try == tries || !isGone(err) {
+			return f, err
+		}
+		time.Sleep(pause)
 	}
 	return e.openRoot(c, e.rootFS(c))
+}
+
+// isGone reports whether an error says that a container has ended since its status
+// was looked at.
+func isGone(err error) bool {
+	return errors.Is(err, runtime.ErrNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+}
+
+// endedMeanwhile words such an error: the container is there, and does not run.
+func endedMeanwhile(err error) error {
+	if err != nil && isGone(err) {
+		return ErrNotRunning
+	}
+	return err
 }
 
 // openOwnFiles opens the container's own root file system, without what is
 // mounted on it: no /proc, no volume.
 func (e *Engine) openOwnFiles(c *Config) (*os.File, error) {
-	if !e.Status(c.ID).HasProcess() {
-		return e.openRoot(c, e.rootFS(c))
-	}
-	ns, err := e.process(c.ID).OpenFile("ns/mnt", os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	return cloneRootOf(ns)
+	return e.openLive(c, func() (*os.File, error) {
+		ns, err := e.process(c.ID).OpenFile("ns/mnt", os.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		defer ns.Close()
+		return cloneRootOf(ns)
+	})
 }
 
 // cloneRootOf makes a detached copy of the mount that is "/" in the mount

@@ -187,7 +187,7 @@ func (e *Engine) thaw(c *Config) {
 // unpause lets a paused container go on.
 func (e *Engine) unpause(c *Config) error {
 	if err := e.runtime().Resume(c.ID); err != nil {
-		return err
+		return endedMeanwhile(err)
 	}
 	return os.Remove(filepath.Join(e.runDir(c.ID), pausedFile))
 }

@@ -89,6 +89,9 @@ func (c *RestartCmd) Run(ctx context.Context, e *Engine, out *ui.Output) error {
 			return err
 		}
 		defer lock.Unlock()
+		if e.Status(ct.ID).Live() {
+			return nil // another command was faster: it has been started anew
+		}
 		if err := e.Start(ctx, ct, nil, nil); err != nil {
 			return err
 		}

@@ -31,7 +31,7 @@ func (c *TopCmd) Run(e *Engine, out *ui.Output) error {
 	}
 	pids, err := e.runtime().Pids(ct.ID)
 	if err != nil {
-		return fmt.Errorf("top %s: %w", c.Argv[0], err)
+		return fmt.Errorf("top %s: %w", c.Argv[0], endedMeanwhile(err))
 	}
 	e.event(ct, "top", nil)
 	args := c.Argv[1:]

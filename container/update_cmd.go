@@ -131,7 +131,8 @@ func (c *UpdateCmd) update(ctx context.Context, e *Engine, id string, wish *Conf
 		if err != nil {
 			return err
 		}
-		if err := e.runtime().Update(id, r); err != nil {
+		// What has ended meanwhile gets the limits with its next start.
+		if err := e.runtime().Update(id, r); err != nil && !isGone(err) {
 			return err
 		}
 	}

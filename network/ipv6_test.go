@@ -311,8 +311,8 @@ func TestJoiningLaterBringsTheNameServer(t *testing.T) {
 
 func TestEndpointWishes(t *testing.T) {
 	for s, want := range map[string]string{
-		"net":                             "net [] [] 0",
-		"name=net,alias=a,alias=b":        "net [a b] [] 0",
+		"net":                                   "net [] [] 0",
+		"name=net,alias=a,alias=b":              "net [a b] [] 0",
 		"net:ip=10.0.0.9,mac=02:02:02:02:02:02": "net [] [10.0.0.9 ] 0",
 		"name=net,ip=10.0.0.9,ip6=fd00::9,gw-priority=7": "net [] [10.0.0.9 fd00::9] 7",
 		"net:ip=fd00::9": "net [] [ fd00::9] 0",

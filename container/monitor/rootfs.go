@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,6 +120,12 @@ func Open(fs RootFS) (*os.File, error) {
 		}
 	}
 	mount, err := sys.NewFS("overlay", "overlay", fs.options(), 0)
+	for try := 0; errors.Is(err, unix.ENOENT) && try < 5; try++ {
+		// Each mount makes the content of the work directory anew: another command's
+		// may have removed what this one had just made.
+		time.Sleep(5 * time.Millisecond)
+		mount, err = sys.NewFS("overlay", "overlay", fs.options(), 0)
+	}
 	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENAMETOOLONG) {
 		return mount, err
 	}

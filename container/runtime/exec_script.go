@@ -30,11 +30,18 @@ type execution struct {
 
 // run starts the program. What it opens ends with this process.
 func (e *execution) run() (pid int, err error) {
+	defer func() {
+		if err != nil && !e.Record.Init.Alive() {
+			// Whatever it was that was not there any more.
+			err = fmt.Errorf("exec in %s: container is not running", e.Record.ID)
+		}
+	}()
 	if e.pidfd, err = e.Record.Init.Open(); err != nil {
-		return 0, fmt.Errorf("exec in %s: container is not running", e.Record.ID)
+		return 0, err
 	}
 	root := fmt.Sprintf("/proc/%d/root", e.Record.Init.Pid)
-	if e.root, err = os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	e.root, err = os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return 0, err
 	}
 	if a := e.Process.OOMScoreAdj; a != nil {
