@@ -31,7 +31,7 @@ type execution struct {
 // run starts the program. What it opens ends with this process.
 func (e *execution) run() (pid int, err error) {
 	defer func() {
-		if err != nil && !e.Record.Init.Alive() {
+		if err != nil && (!e.Record.Init.Alive() || e.dying(err)) {
 			// Whatever it was that was not there any more.
 			err = fmt.Errorf("exec in %s: container is not running", e.Record.ID)
 		}
@@ -58,6 +58,14 @@ func (e *execution) run() (pid int, err error) {
 	}
 	pid, err = e.script.Start()
 	return pid, e.explain(err)
+}
+
+// dying reports whether an error says that the container's first process has given
+// up its root or its namespaces: it may take long until its last child has gone.
+func (e *execution) dying(err error) bool {
+	var path *os.PathError
+	return errors.As(err, &path) && errors.Is(err, os.ErrNotExist) &&
+		strings.HasPrefix(path.Path, fmt.Sprintf("/proc/%d/", e.Record.Init.Pid))
 }
 
 func (e *execution) explain(err error) error {
