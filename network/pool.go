@@ -220,7 +220,9 @@ func (n *Network) checkPool(f family, others []*Network) error {
 			}
 		}
 	}
-	if n.driverName() == "bridge" { // of the others the host may be a part itself
+	// Of what other drivers join, the host may be a part itself. A chosen pool was free
+	// a moment ago; who joins it first chooses again if another root took it since.
+	if n.driverName() == "bridge" && !*f.chosen {
 		taken, err := hostPrefixes()
 		if err != nil {
 			return err
