@@ -61,7 +61,7 @@ type globals struct {
 	Firewall       string       `enum:"iptables,none" default:"iptables" help:"Who makes the rules of networks: iptables, or none for the administrator." placeholder:"NAME" env:"KIST_FIREWALL"`
 	PublishAddress string       `name:"publish-address" help:"Where ports without an address are published: all addresses." placeholder:"IP" env:"KIST_PUBLISH_ADDRESS"`
 	AddressPools   string       `name:"address-pools" help:"What networks without --subnet are cut from: docker's pools." placeholder:"BASE:SIZE,…" env:"KIST_ADDRESS_POOLS"`
-	Debug          bool         `short:"D" help:"Show the inner paths and causes of errors."`
+	Debug          bool         `short:"D" help:"Show what errors are made of."`
 	Help           cli.HelpFlag `help:"Show help and exit."`
 }
 
@@ -94,6 +94,9 @@ func run(args []string, out *ui.Output) (status int) {
 	var silent ui.Exit
 	if err != nil && !errors.As(err, &silent) {
 		out.Notef("%s", ui.ErrorText(err))
+		if g.Debug {
+			out.Notef("%s", ui.Causes(err))
+		}
 	}
 	return ui.ExitCode(err, 1)
 }

@@ -58,6 +58,28 @@ func ErrorText(err error) string {
 	return Escape(line)
 }
 
+// Causes lists what err is made of, a line each, the inner ones indented: for
+// --debug.
+func Causes(err error) string {
+	var b strings.Builder
+	causes(&b, err, "")
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func causes(b *strings.Builder, err error, indent string) {
+	fmt.Fprintf(b, "debug: %s%s\n", indent, Escape(fmt.Sprintf("%T %q", err, err.Error())))
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			causes(b, inner, indent+"  ")
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			causes(b, inner, indent+"  ")
+		}
+	}
+}
+
 // ExitCode returns the exit status for err: 0 for nil, that of an Exit or
 // CodedError, else other.
 func ExitCode(err error, other int) int {

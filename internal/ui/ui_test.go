@@ -146,6 +146,18 @@ func TestErrorTextAndExitCode(t *testing.T) {
 	}
 }
 
+func TestCausesAreALineEach(t *testing.T) {
+	inner := errors.New("bad\x1b[2J")
+	err := errors.Join(fmt.Errorf("start web: %w", inner), errors.New("clean up"))
+	want := `debug: *errors.joinError "start web: bad\x1b[2J\nclean up"
+debug:   *fmt.wrapError "start web: bad\x1b[2J"
+debug:     *errors.errorString "bad\x1b[2J"
+debug:   *errors.errorString "clean up"`
+	if got := Causes(err); got != want {
+		t.Errorf("Causes = %s\nwant %s", got, want)
+	}
+}
+
 func TestParseTime(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for in, want := range map[string]time.Time{
