@@ -83,6 +83,10 @@ func run(args []string, out *ui.Output) (status int) {
 	}
 	caller := rootless.Whoami()
 	roots := g.roots(caller)
+	if err := roots.Check(); err != nil {
+		out.Notef("%s", ui.ErrorText(err))
+		return usageCode
+	}
 	if caller.Rootless() && !caller.Inside && needsNamespace(kctx) {
 		return enter(roots, caller, out)
 	}

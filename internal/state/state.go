@@ -22,10 +22,12 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Roots are the two trees of one kist installation. Two different pairs never
@@ -35,6 +37,18 @@ type Roots struct {
 	Data string
 	// Run is on a tmpfs and gone after a reboot, which is how a reboot is noticed.
 	Run string
+}
+
+// Check refuses a root that cannot be a directory: in a file there is nothing to
+// list, which would read as no containers at all.
+func (r Roots) Check() error {
+	for flag, dir := range map[string]string{"--root": r.Data, "--runroot": r.Run} {
+		info, err := os.Stat(dir)
+		if errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir() {
+			return fmt.Errorf("%s %s: not a directory", flag, dir)
+		}
+	}
+	return nil
 }
 
 // DefaultRoots returns /var/lib/kist and /run/kist for uid 0, and the XDG
