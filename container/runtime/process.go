@@ -21,6 +21,9 @@ func (p *initProcess) limits() error {
 	if err := p.setRlimits(0, proc.Rlimits); err != nil {
 		return err
 	}
+	if err := p.fewFiles(); err != nil {
+		return err
+	}
 	if err := setScheduler(proc); err != nil {
 		return err
 	}
@@ -81,6 +84,19 @@ func (p *initProcess) setRlimits(pid int, limits []specs.POSIXRlimit) error {
 		if err != nil {
 			return fmt.Errorf("rlimit %s: %w", l.Type, err)
 		}
+	}
+	return nil
+}
+
+// fewFiles refuses a limit under which accept gets no descriptor, not even the number
+// that the parent's connection had: nobody would be there any more to be told.
+func (p *initProcess) fewFiles() error {
+	var now unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now); err != nil {
+		return os.NewSyscallError("prlimit", err)
+	}
+	if p.Listen && now.Cur <= uint64(p.connFd) {
+		return fmt.Errorf("rlimit RLIMIT_NOFILE: %d is too few: the container's first process needs %d to wait for its start", now.Cur, p.connFd+1)
 	}
 	return nil
 }
