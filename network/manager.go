@@ -245,7 +245,7 @@ func (m *Manager) setup(ctx context.Context, cfg SandboxConfig, s *Sandbox) (err
 		return err
 	}
 	if len(cfg.Ports) > 0 {
-		if s.Ports, err = m.claimPorts(s, cfg.Ports); err != nil {
+		if s.Ports, err = m.claimPorts(ctx, s, cfg.Ports); err != nil {
 			return err
 		}
 		if err := m.record(s); err != nil {

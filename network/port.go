@@ -2,6 +2,7 @@ package network
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kist-containers/kist/internal/state"
 )
 
 // PortBinding is one wish of -p.
@@ -125,13 +128,18 @@ func portNumber(side, s string) (int, error) {
 	return int(n), nil
 }
 
+func (m *Manager) portDir() string { return filepath.Join(m.roots.Run, "port") }
+
 // portFile marks a port of the host as given to a container of this root.
-func (m *Manager) portFile(p PublishedPort) string {
-	name := fmt.Sprintf("%s-%d", p.Proto, p.HostPort)
+func (m *Manager) portFile(p PublishedPort) string { return filepath.Join(m.portDir(), p.claim()) }
+
+// claim names the port among those of the host: PROTO-PORT[-IP].
+func (p PublishedPort) claim() string {
+	name := p.Proto + "-" + strconv.Itoa(int(p.HostPort))
 	if p.HostIP != "" {
 		name += "-" + p.HostIP
 	}
-	return filepath.Join(m.roots.Run, "port", name)
+	return name
 }
 
 // overlaps reports whether a port of host address a leaves no room for one of b.
@@ -144,28 +152,57 @@ func overlaps(a, b string) bool {
 	return x == y || x.Is4() == y.Is4() && (x.IsUnspecified() || y.IsUnspecified())
 }
 
-// rivals are the claims of others that leave no room for this one.
-func (m *Manager) rivals(p PublishedPort) (list []string, err error) {
-	all := m.portFile(PublishedPort{PortBinding{Proto: p.Proto, HostPort: p.HostPort}})
-	dir, err := os.Open(filepath.Dir(all))
+// A claimant settles the host ports of one sandbox, while no other does.
+type claimant struct {
+	*Manager
+	id string
+	// others are the addresses of the claims that there were, by protocol and port:
+	// the directory is read once, however many ports are wanted.
+	others map[string][]string
+}
+
+// claimant reads what is claimed.
+func (m *Manager) claimant(id string) (*claimant, error) {
+	c := &claimant{m, id, map[string][]string{}}
+	dir := m.portDir()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
 	for _, name := range names {
-		rest, ours := strings.CutPrefix(name, filepath.Base(all))
-		host, more := strings.CutPrefix(rest, "-")
-		if ours && (more || rest == "") && host != p.HostIP && overlaps(host, p.HostIP) {
-			list = append(list, filepath.Join(dir.Name(), name))
+		c.note(name)
+	}
+	return c, err
+}
+
+// note adds a claim, the name of its file, to those that there are.
+func (c *claimant) note(name string) {
+	proto, rest, _ := strings.Cut(name, "-")
+	port, host, _ := strings.Cut(rest, "-")
+	key := proto + "-" + port
+	c.others[key] = append(c.others[key], host)
+}
+
+// rivals are the claims that leave no room for this one.
+func (c *claimant) rivals(p PublishedPort) (list []string) {
+	all := PublishedPort{PortBinding{Proto: p.Proto, HostPort: p.HostPort}}
+	for _, host := range c.others[all.claim()] {
+		if host != p.HostIP && overlaps(host, p.HostIP) {
+			all.HostIP = host
+			list = append(list, c.portFile(all))
 		}
 	}
-	return list, err
+	return list
 }
 
 // claimPorts settles the host ports. A port is free if no container has it and
 // it can be bound.
-func (m *Manager) claimPorts(s *Sandbox, wanted []PortBinding) (claimed []PublishedPort, err error) {
+func (m *Manager) claimPorts(ctx context.Context, s *Sandbox, wanted []PortBinding) (claimed []PublishedPort, err error) {
 	gate := s.gate()
 	defer func() {
 		if err != nil {
@@ -175,6 +212,15 @@ func (m *Manager) claimPorts(s *Sandbox, wanted []PortBinding) (claimed []Publis
 	if a := m.o.PublishAddress; a != "" && net.ParseIP(a) == nil {
 		return nil, fmt.Errorf("publish address %q (KIST_PUBLISH_ADDRESS) is not an IP address", a)
 	}
+	l, err := state.AcquireLock(ctx, m.roots.Lock("ports"))
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
+	c, err := m.claimant(s.ID)
+	if err != nil {
+		return nil, err
+	}
 	for _, w := range wanted {
 		if w.HostIP == "" {
 			w.HostIP = cmp.Or(gate.binding(), m.o.PublishAddress)
@@ -183,14 +229,14 @@ func (m *Manager) claimPorts(s *Sandbox, wanted []PortBinding) (claimed []Publis
 		if gate.routed() {
 			p.HostPort = 0 // it is reached at the container's own address
 		} else if p.HostLast != 0 {
-			if p, err = m.firstPort(s.ID, p, int(p.HostPort), int(p.HostLast)); err != nil {
+			if p, err = c.firstPort(p, int(p.HostPort), int(p.HostLast)); err != nil {
 				return claimed, err
 			}
 		} else if p.HostPort != 0 {
-			if err := m.claimPort(s.ID, p); err != nil {
+			if err := c.claim(p); err != nil {
 				return claimed, fmt.Errorf("publish %s: %w", p.Hosts()[0], err)
 			}
-		} else if p, err = m.anyPort(s.ID, p); err != nil {
+		} else if p, err = c.anyPort(p); err != nil {
 			return claimed, err
 		}
 		claimed = append(claimed, p)
@@ -213,7 +259,7 @@ func (e *Endpoint) routed() bool {
 
 // anyPort takes a port that the kernel gives to whoever wants any. One that another
 // container has claimed but does not listen on yet may be among them.
-func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
+func (c *claimant) anyPort(p PublishedPort) (PublishedPort, error) {
 	for range 16 {
 		p.HostPort = 0
 		port, err := tryBind(p)
@@ -223,7 +269,7 @@ func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
 		if p.HostPort = port; port == 0 {
 			break
 		}
-		if err := m.claimPort(id, p); !errors.Is(err, errPortTaken) {
+		if err := c.claim(p); !errors.Is(err, errPortTaken) {
 			return p, err
 		}
 	}
@@ -231,14 +277,14 @@ func (m *Manager) anyPort(id string, p PublishedPort) (PublishedPort, error) {
 	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		fmt.Sscan(string(data), &low, &high)
 	}
-	return m.firstPort(id, p, low, high)
+	return c.firstPort(p, low, high)
 }
 
 // firstPort takes the first free port of a range.
-func (m *Manager) firstPort(id string, p PublishedPort, low, high int) (PublishedPort, error) {
+func (c *claimant) firstPort(p PublishedPort, low, high int) (PublishedPort, error) {
 	for n := low; n <= high; n++ {
 		p.HostPort = uint16(n)
-		if err := m.claimPort(id, p); !errors.Is(err, errPortTaken) {
+		if err := c.claim(p); !errors.Is(err, errPortTaken) {
 			return p, err
 		}
 	}
@@ -247,16 +293,19 @@ func (m *Manager) firstPort(id string, p PublishedPort, low, high int) (Publishe
 
 var errPortTaken = errors.New("port is already allocated")
 
-func (m *Manager) claimPort(id string, p PublishedPort) error {
-	file := m.portFile(p)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
+// claim takes one port.
+func (c *claimant) claim(p PublishedPort) error {
 	if _, err := tryBind(p); err != nil {
 		return err
 	}
+	for _, rival := range c.rivals(p) {
+		if _, gone := os.Stat(rival); gone == nil && !c.abandoned(rival) {
+			return errPortTaken
+		}
+	}
+	file := c.portFile(p)
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, os.ErrExist) && m.abandoned(file) {
+	if errors.Is(err, os.ErrExist) && c.abandoned(file) {
 		f, err = os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0o600)
 	}
 	if errors.Is(err, os.ErrExist) {
@@ -265,17 +314,9 @@ func (m *Manager) claimPort(id string, p PublishedPort) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(id)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	rivals, err := m.rivals(p)
-	for _, rival := range rivals {
-		if _, gone := os.Stat(rival); gone == nil && !m.abandoned(rival) {
-			return errors.Join(os.Remove(file), errPortTaken)
-		}
-	}
-	return err
+	_, err = f.WriteString(c.id)
+	c.note(p.claim())
+	return errors.Join(err, f.Close())
 }
 
 // abandoned reports whether a claim is a killed command's, whose sandbox is gone.

@@ -142,7 +142,7 @@ func TestPublishAddressAndRange(t *testing.T) {
 		}
 	}
 	m.o.PublishAddress = "localhost"
-	if _, err := m.claimPorts(&Sandbox{ID: "x"}, list); err == nil || !strings.Contains(err.Error(), "KIST_PUBLISH_ADDRESS") {
+	if _, err := m.claimPorts(context.Background(), &Sandbox{ID: "x"}, list); err == nil || !strings.Contains(err.Error(), "KIST_PUBLISH_ADDRESS") {
 		t.Errorf("error %v", err)
 	}
 }

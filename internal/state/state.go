@@ -19,6 +19,7 @@
 //  5. a network (<root>/network/.lock/<id>); several networks: by id
 //  6. the firewall (<runroot>/lock/firewall)
 //  7. the copies of images with other owners (<runroot>/lock/shifted)
+//  8. the host's ports (<runroot>/lock/ports)
 package state
 
 import (
