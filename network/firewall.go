@@ -117,9 +117,7 @@ func (m *Manager) addFamily(ctx context.Context, v6 bool, blocks []block) error 
 		have = now
 	}
 	s := script{}
-	for _, b := range blocks {
-		s.addMissing(have.present, b)
-	}
+	s.addMissing(have.present, blocks...)
 	return m.change(ctx, have, s)
 }
 
@@ -138,9 +136,7 @@ func (m *Manager) removeFamily(ctx context.Context, v6 bool, blocks []block) err
 	}
 	defer have.close()
 	s := script{}
-	for _, b := range blocks {
-		s.remove(have.present, b)
-	}
+	s.remove(have.present, blocks...)
 	return m.change(ctx, have, s)
 }
 

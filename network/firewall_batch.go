@@ -34,6 +34,29 @@ type present map[string][]string
 func (p present) rule(r rule) bool           { return slices.Contains(p[r.table], r.String()) }
 func (p present) chain(table, c string) bool { return slices.Contains(p[table], ":"+c) }
 
+// among are those of the blocks' rules that are there, by their keys: one look at
+// each line, however many are asked for.
+func (p present) among(blocks []block) map[string]bool {
+	asked := map[string]map[string]string{}
+	for _, b := range blocks {
+		for _, r := range b.rules {
+			if asked[r.table] == nil {
+				asked[r.table] = map[string]string{}
+			}
+			asked[r.table][r.String()] = r.key()
+		}
+	}
+	there := map[string]bool{}
+	for table, rules := range asked {
+		for _, line := range p[table] {
+			if key, ok := rules[line]; ok {
+				there[key] = true
+			}
+		}
+	}
+	return there
+}
+
 // inChain are the rules of a chain.
 func (p present) inChain(table, chain string) (rules []string) {
 	for _, line := range p[table] {
@@ -119,33 +142,42 @@ func (s script) add(table, line string) {
 
 // addMissing plans the rules that are not there. Of a block at the top none may
 // come to stand before one it has to follow, so all of it is made anew.
-func (s script) addMissing(have present, b block) {
-	missing := 0
-	for _, r := range b.rules {
-		if !have.rule(r) {
-			missing++
-		}
+func (s script) addMissing(have present, blocks ...block) {
+	there := have.among(blocks)
+	for _, b := range blocks {
+		s.addBlock(there, b)
 	}
-	if missing == 0 {
+}
+
+func (s script) addBlock(there map[string]bool, b block) {
+	missing := func(r rule) bool { return !there[r.key()] }
+	if !slices.ContainsFunc(b.rules, missing) {
 		return
 	}
 	if b.top {
-		s.remove(have, b)
+		s.removeBlock(there, b)
 	}
 	for i, r := range b.rules {
 		switch {
 		case b.top:
 			s.add(r.table, fmt.Sprintf("-I %s %d %s", r.chain, i+1, strings.Join(r.spec, " ")))
-		case !have.rule(r):
+		case missing(r):
 			s.add(r.table, r.String())
 		}
 	}
 }
 
 // remove plans the removal of the rules that are there.
-func (s script) remove(have present, b block) {
+func (s script) remove(have present, blocks ...block) {
+	there := have.among(blocks)
+	for _, b := range blocks {
+		s.removeBlock(there, b)
+	}
+}
+
+func (s script) removeBlock(there map[string]bool, b block) {
 	for _, r := range b.rules {
-		if have.rule(r) {
+		if there[r.key()] {
 			s.add(r.table, "-D "+strings.TrimPrefix(r.String(), "-A "))
 		}
 	}

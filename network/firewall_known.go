@@ -103,16 +103,21 @@ func (r *ruleset) recall(known string) bool {
 		return false
 	}
 	table := ""
+	var gone []string // of the table, one after the other
 	for line := range strings.Lines(known) {
 		r.grown++
 		line = strings.TrimSuffix(line, "\n")
+		if line[0] == '!' {
+			gone = append(gone, line[1:])
+			delete(r.handles, table+line[1:])
+			continue
+		}
+		r.delete(table, gone...)
+		gone = nil
 		switch line[0] {
 		case '*':
 			table = line[1:]
 		case '=':
-		case '!':
-			r.delete(table, line[1:])
-			delete(r.handles, table+line[1:])
 		case ':', '-':
 			r.present[table] = append(r.present[table], line)
 		default:
@@ -223,19 +228,25 @@ func (r *ruleset) forget(s script) {
 
 // change applies what was done to one table.
 func (p present) change(table, lines string) {
+	var gone []string // by lines one after the other
 	for line := range strings.Lines(lines) {
 		w := strings.Fields(line)
+		if w[0] == "-D" {
+			gone = append(gone, "-A "+strings.Join(w[1:], " "))
+			continue
+		}
+		p.delete(table, gone...)
+		gone = nil
 		switch w[0] {
 		case "-A":
 			p[table] = append(p[table], strings.Join(w, " "))
 		case "-I": // chain, place
 			p.insert(table, w[1], w[2], "-A "+w[1]+" "+strings.Join(w[3:], " "))
-		case "-D":
-			p.delete(table, "-A "+strings.Join(w[1:], " "))
 		case "-X":
 			p.delete(table, ":"+w[1])
 		}
 	}
+	p.delete(table, gone...)
 }
 
 // insert puts a rule at its place in a chain, which is counted from 1.
@@ -252,10 +263,22 @@ func (p present) insert(table, chain, place, rule string) {
 	p[table] = append(p[table], rule)
 }
 
-func (p present) delete(table, line string) {
-	if i := slices.Index(p[table], line); i >= 0 {
-		p[table] = slices.Delete(p[table], i, i+1)
+// delete removes the first of each line, as often as it is given.
+func (p present) delete(table string, lines ...string) {
+	if len(lines) == 0 {
+		return
 	}
+	times := map[string]int{}
+	for _, line := range lines {
+		times[line]++
+	}
+	p[table] = slices.DeleteFunc(p[table], func(line string) bool {
+		if times[line] == 0 {
+			return false
+		}
+		times[line]--
+		return true
+	})
 }
 
 // namespaceID tells which network namespace of which boot the socket is in. The

@@ -67,6 +67,85 @@ func TestRulesOfOthersStayWhenAPortsAreRemoved(t *testing.T) {
 	run(t, "iptables", "-t", "nat", "-F", chainDNAT)
 }
 
+// Many are removed by a chain at once, unless it has another's too.
+func TestManyPortsComeAndGo(t *testing.T) {
+	m := newManager(t)
+	ctx := context.Background()
+	t.Cleanup(func() { m.Prune(ctx, nil) })
+	run(t, "ip", "link", "set", "lo", "up")
+	list, err := ParsePort("0.0.0.0:19000-19299:1000-1299")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge(t, m, &Network{Name: "many", Subnet: "10.76.0.0/24"})
+	joined(t, m, SandboxConfig{Name: "a", Mode: "many"}) // by whom the chains are made
+	empty := rulesNow(t)
+	for i, others := range []string{"", chainDNAT} {
+		if others != "" {
+			run(t, "iptables", "-t", "nat", "-A", others, "-p", "udp", "--dport", "19001", "-j", "RETURN")
+			empty = rulesNow(t)
+		}
+		cfg := SandboxConfig{ID: strings.Repeat(fmt.Sprint("c", i), 32), Name: fmt.Sprint("c", i), Mode: "many", Dir: t.TempDir(), Ports: list}
+		s, err := m.Setup(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(rulesNow(t), "-j DNAT --to"); got != len(list) {
+			t.Errorf("%d ports are led in, want %d", got, len(list))
+		}
+		if err := m.Teardown(ctx, s.ID); err != nil {
+			t.Error(err)
+		}
+		if now := rulesNow(t); now != empty {
+			t.Errorf("left are\n%s\nwant\n%s", now, empty)
+		}
+	}
+	run(t, "iptables", "-t", "nat", "-F", chainDNAT)
+}
+
+func TestChainsThatAreEmptied(t *testing.T) {
+	rules := func(chain string, n int) (lines []string) {
+		for i := range n {
+			lines = append(lines, fmt.Sprintf("-A %s -p tcp -m tcp --dport %d -j ACCEPT", chain, i))
+		}
+		return lines
+	}
+	removed := func(lines ...string) string {
+		return strings.ReplaceAll(strings.Join(lines, "\n")+"\n", "-A ", "-D ")
+	}
+	all := rules(chainPorts, 100)
+	twice := slices.Concat(all, all[:1])
+	for _, c := range []struct {
+		why     string
+		have    []string
+		script  string
+		emptied bool
+	}{
+		{"all", all, removed(all...), true},
+		{"in any order", slices.Concat(all[50:], all[:50]), removed(all...), true},
+		{"another chain has more", slices.Concat(all, rules(chainMasq, 3)), removed(all...), true},
+		{"one stays", all, removed(all[1:]...), false},
+		{"a stranger's stays", slices.Concat(all, []string{"-A " + chainPorts + " -j RETURN"}), removed(all...), false},
+		{"a second of the same stays", twice, removed(all...), false},
+		{"both of the same", twice, removed(twice...), true},
+		{"one comes", all, removed(all...) + "-A " + chainPorts + " -j RETURN\n", false},
+		{"few", all[:3], removed(all[:3]...), false},
+	} {
+		r := &ruleset{present: present{"filter": c.have}}
+		if got := r.emptied("filter", c.script); len(got) == 1 != c.emptied {
+			t.Errorf("%s: emptied are %v, want %v", c.why, got, c.emptied)
+		}
+	}
+}
+
+func TestTheFirstOfEachLineIsDeleted(t *testing.T) {
+	p := present{"nat": {"a", "b", "a", "c", "b", "a"}}
+	p.delete("nat", "a", "c", "nosuch", "a")
+	if want := []string{"b", "b", "a"}; !slices.Equal(p["nat"], want) {
+		t.Errorf("left are %v, want %v", p["nat"], want)
+	}
+}
+
 // portRulesOfAllKinds are all in chains of table nat, which take any.
 func portRulesOfAllKinds(v6 bool) (list []rule) {
 	e := Endpoint{Address: "10.75.0.2/24", Address6: "fd75::2/64", Bridge: "br9", Trusted: []string{"eth9"}}

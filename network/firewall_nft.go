@@ -103,14 +103,11 @@ type transaction struct {
 	requests []*nl.NetlinkRequest
 	added    []string // the keys of rules whose handles the kernel will tell
 	removed  []string
-	listed   map[string]*chainList
+	listed   map[string]chainList
 }
 
-// chainList is what a chain holds in its order, by both names.
-type chainList struct {
-	rules   []string
-	handles [][]byte
-}
+// chainList is what a chain holds: the handles of each rule, in their order.
+type chainList map[string][][]byte
 
 // apply does what a script says, if the rules still are of their generation. It takes
 // a millisecond; iptables-restore takes three, and after a removal twenty: it waits
@@ -119,8 +116,9 @@ func (r *ruleset) apply(s script) error {
 	if !r.counted {
 		return errors.ErrUnsupported
 	}
-	t := &transaction{r: r, listed: map[string]*chainList{}}
+	t := &transaction{r: r, listed: map[string]chainList{}}
 	for table, lines := range s {
+		emptied := r.emptied(table, lines.String())
 		for line := range strings.Lines(lines.String()) {
 			w := strings.Fields(line)
 			err := errors.ErrUnsupported
@@ -128,12 +126,18 @@ func (r *ruleset) apply(s script) error {
 			case !strings.HasPrefix(w[1], "KIST-"):
 			case w[0] == "-A":
 				err = t.add(rule{r.v6, table, w[1], w[2:]})
+			case w[0] == "-D" && slices.Contains(emptied, w[1]):
+				err = nil
+				t.removed = append(t.removed, rule{r.v6, table, w[1], w[2:]}.key())
 			case w[0] == "-D":
 				err = t.remove(rule{r.v6, table, w[1], w[2:]})
 			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 			}
+		}
+		for _, chain := range emptied {
+			t.requests = append(t.requests, removal(r.v6, table, chain))
 		}
 	}
 	handles, err := t.commit()
@@ -170,32 +174,87 @@ func (t *transaction) remove(r rule) error {
 			return err
 		}
 	}
-	t.requests = append(t.requests, nftRequest(unix.NFT_MSG_DELRULE, r.v6, 0,
-		nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(r.table)),
-		nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(r.chain)),
-		nl.NewRtAttr(unix.NFTA_RULE_HANDLE, handle)))
+	t.requests = append(t.requests, removal(r.v6, r.table, r.chain, nl.NewRtAttr(unix.NFTA_RULE_HANDLE, handle)))
 	t.removed = append(t.removed, r.key())
 	return nil
 }
 
+// removal is of the rule with a handle, or of all of a chain.
+func removal(v6 bool, table, chain string, handle ...*nl.RtAttr) *nl.NetlinkRequest {
+	return nftRequest(unix.NFT_MSG_DELRULE, v6, 0, append([]*nl.RtAttr{
+		nl.NewRtAttr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table)),
+		nl.NewRtAttr(unix.NFTA_RULE_CHAIN, nl.ZeroTerminated(chain)),
+	}, handle...)...)
+}
+
+// manyGone is from how many removed rules on a look at their whole chain pays: for
+// each handle the kernel walks along the chain.
+const manyGone = 64
+
+// emptied are kist's chains of which lines remove many rules, and all that there are.
+func (r *ruleset) emptied(table, lines string) (chains []string) {
+	gone := map[string]map[string]int{}
+	for line := range strings.Lines(lines) {
+		w := strings.Fields(line)
+		if w[0] != "-D" || !strings.HasPrefix(w[1], "KIST-") {
+			return nil
+		}
+		if gone[w[1]] == nil {
+			gone[w[1]] = map[string]int{}
+		}
+		gone[w[1]][rule{r.v6, table, w[1], w[2:]}.String()]++
+	}
+	for chain, times := range gone {
+		if len(times) < manyGone {
+			continue
+		}
+		for _, line := range r.inChain(table, chain) {
+			if times[line]--; times[line] == 0 {
+				delete(times, line)
+			} else if times[line] < 0 {
+				break // it stays
+			}
+		}
+		if len(times) == 0 {
+			chains = append(chains, chain)
+		}
+	}
+	return chains
+}
+
 // find takes a rule's handle by its place in the chain.
 func (t *transaction) find(r rule) ([]byte, error) {
-	list := t.listed[r.table+r.chain]
-	if list == nil {
-		handles, err := t.r.nft.handles(r.v6, r.table, r.chain)
-		if err != nil {
+	list, ok := t.listed[r.table+r.chain]
+	if !ok {
+		var err error
+		if list, err = t.list(r); err != nil {
 			return nil, err
 		}
-		list = &chainList{t.r.inChain(r.table, r.chain), handles}
 		t.listed[r.table+r.chain] = list
 	}
-	i := slices.Index(list.rules, r.String())
-	if i < 0 || len(list.rules) != len(list.handles) {
+	handles := list[r.String()]
+	if len(handles) == 0 {
 		return nil, errors.ErrUnsupported
 	}
-	handle := list.handles[i]
-	list.rules, list.handles = slices.Delete(list.rules, i, i+1), slices.Delete(list.handles, i, i+1)
-	return handle, nil
+	list[r.String()] = handles[1:]
+	return handles[0], nil
+}
+
+// list asks for the handles of a rule's chain, where the places tell whose they are.
+func (t *transaction) list(r rule) (chainList, error) {
+	handles, err := t.r.nft.handles(r.v6, r.table, r.chain)
+	if err != nil {
+		return nil, err
+	}
+	rules := t.r.inChain(r.table, r.chain)
+	if len(rules) != len(handles) {
+		return nil, errors.ErrUnsupported
+	}
+	list := chainList{}
+	for i, rule := range rules {
+		list[rule] = append(list[rule], handles[i])
+	}
+	return list, nil
 }
 
 // maxTold is of how many changes the kernel tells, so that all fit in a socket.
@@ -218,9 +277,16 @@ func (t *transaction) commit() (handles [][]byte, err error) {
 		data = append(data, req.Serialize()...)
 	}
 	socket := t.r.nft.h.Socket
-	err = unix.Sendto(socket.GetFd(), data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	send := func() error {
+		return unix.Sendto(socket.GetFd(), data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err = send(); errors.Is(err, unix.EMSGSIZE) {
+		// So many rules are more than a socket holds. iptables-restore would enlarge its
+		// own too, and then look for each rule in all.
+		unix.SetsockoptInt(socket.GetFd(), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, len(data))
+		err = send()
+	}
 	if errors.Is(err, unix.EMSGSIZE) {
-		// So many rules are more than the socket holds: iptables-restore has a larger one.
 		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	if err != nil {

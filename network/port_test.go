@@ -88,3 +88,34 @@ func BenchmarkClaimPorts(b *testing.B) {
 		})
 	}
 }
+
+// The rules of so many ports are planned and noted.
+func BenchmarkPortRules(b *testing.B) {
+	for _, n := range []int{100, 1000, 4000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			e := Endpoint{Address: "10.75.0.2/24", Bridge: "br9", Default: true}
+			var blocks []block
+			for port := range n {
+				blocks = append(blocks, block{rules: e.portRules(false, PublishedPort{PortBinding{HostPort: uint16(port), ContainerPort: uint16(port), Proto: "tcp"}})})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				have := present{}
+				for _, plan := range []func(script){
+					func(s script) { s.addMissing(have, blocks...) },
+					func(s script) { s.remove(have, blocks...) },
+				} {
+					s := script{}
+					plan(s)
+					for table, lines := range s {
+						have.change(table, lines.String())
+					}
+				}
+				if len(have["nat"]) > 0 {
+					b.Fatal("rules are left")
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/port")
+		})
+	}
+}
