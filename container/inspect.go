@@ -233,6 +233,14 @@ func (e *Engine) Inspect(c *Config, size bool) *Inspection {
 // not published is there, and null.
 func (e *Engine) inspectNetwork(c *Config, st Status) *network.Settings {
 	set := e.Networks.InspectContainer(c.ID)
+	if mode := c.Network.Mode; network.Predefined(mode) {
+		endpoint := ""
+		if st.Busy() {
+			endpoint = c.ID
+		}
+		set.Networks[mode] = network.InspectPredefined(mode, endpoint)
+		return set // docker: of these no port is told
+	}
 	if !st.Busy() || len(set.Networks) == 0 {
 		return set
 	}

@@ -49,6 +49,9 @@ func (e *Engine) network(ctx context.Context, m *specMaker) error {
 	if err != nil {
 		return err
 	}
+	if network.Predefined(c.Network.Mode) {
+		e.Networks.JoinedPredefined(c.Network.Mode, c.ID)
+	}
 	m.netns = sandbox.Key
 	if joined {
 		m.netns = path

@@ -19,6 +19,7 @@ import (
 	"github.com/kist-containers/kist/internal/state"
 	"github.com/kist-containers/kist/internal/sys"
 	"github.com/kist-containers/kist/internal/ui"
+	"github.com/kist-containers/kist/network"
 	"github.com/kist-containers/kist/volume"
 )
 
@@ -353,6 +354,12 @@ func (e *Engine) forgetRun(id string) error {
 // leave undoes a run's part in networks and volumes.
 func (e *Engine) leave(ctx context.Context, c *Config) error {
 	err := e.Networks.Teardown(ctx, c.ID)
+	if network.Predefined(c.Network.Mode) {
+		// Its files are all that was made, and tell that it was there.
+		if _, gone := os.Lstat(e.runDir(c.ID, "resolv.conf")); gone == nil {
+			e.Networks.LeftPredefined(c.Network.Mode, c.ID)
+		}
+	}
 	for _, m := range c.Mounts {
 		if m.Type == volume.TypeVolume {
 			err = errors.Join(err, e.Volumes.Detach(ctx, m.Source, c.ID))

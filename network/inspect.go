@@ -64,6 +64,24 @@ func (e *Endpoint) settings(s *Sandbox) EndpointSettings {
 	return set
 }
 
+// Predefined reports whether a mode is a network that no sandbox is made for: docker
+// counts containers among those in it all the same.
+func Predefined(mode string) bool { return mode == "none" || mode == "host" }
+
+// InspectPredefined describes a container's part in such a network: no addresses.
+func InspectPredefined(mode, endpoint string) EndpointSettings {
+	return EndpointSettings{NetworkID: predefined(mode).ID, EndpointID: endpoint}
+}
+
+// JoinedPredefined and LeftPredefined note it as an event.
+func (m *Manager) JoinedPredefined(mode, container string) {
+	m.event(predefined(mode), "connect", container)
+}
+
+func (m *Manager) LeftPredefined(mode, container string) {
+	m.event(predefined(mode), "disconnect", container)
+}
+
 // InspectContainer describes a container's sandbox; empty when it has none.
 func (m *Manager) InspectContainer(id string) *Settings {
 	set := &Settings{Ports: map[string][]HostPort{}, Networks: map[string]EndpointSettings{}}
