@@ -97,9 +97,7 @@ func (c *PsCmd) show(e *Engine, w io.Writer) error {
 	needSize := c.Size || c.Sort == "size" || c.Format == "json" || strings.Contains(c.Format, ".Size") || strings.Contains(c.Format, "json .")
 	rows := make([]psRow, len(list))
 	now := time.Now()
-	for i, l := range list {
-		rows[i] = e.row(l, now, c.NoTrunc, needSize)
-	}
+	onAllCPUs(len(list), func(i int) { rows[i] = e.row(list[i], now, c.NoTrunc, needSize) })
 	if c.Sort != "" {
 		slices.SortStableFunc(rows, func(a, b psRow) int { return a.compare(b, c.Sort) })
 	}

@@ -28,9 +28,11 @@ func (e *Engine) list(f ui.Filters, all bool) ([]listed, error) {
 	if err != nil {
 		return nil, err
 	}
+	states := make([]Status, len(configs))
+	onAllCPUs(len(configs), func(i int) { states[i] = e.Status(configs[i].ID) })
 	var list []listed
-	for _, c := range configs {
-		l := listed{c, e.settledStatus(c)}
+	for i, c := range configs {
+		l := listed{c, e.settle(c, states[i])}
 		if (all || l.Busy()) && e.matches(l, f) && bounds(c) {
 			list = append(list, l)
 		}
@@ -67,8 +69,9 @@ func checkFilters(f ui.Filters) error {
 var healthWords = [...]string{"starting", "healthy", "unhealthy", "none"}
 
 // settledStatus is Status, after what a killed monitor left was cleaned up.
-func (e *Engine) settledStatus(c *Config) Status {
-	st := e.Status(c.ID)
+func (e *Engine) settledStatus(c *Config) Status { return e.settle(c, e.Status(c.ID)) }
+
+func (e *Engine) settle(c *Config, st Status) Status {
 	if st.Word == StatusExited && st.FinishedAt.IsZero() {
 		if e.reconcile(context.Background(), c) == nil {
 			st = e.Status(c.ID)

@@ -216,24 +216,31 @@ func (e *Engine) all() ([]*Config, error) {
 		return nil, err
 	}
 	list := make([]*Config, len(ids))
+	onAllCPUs(len(ids), func(i int) {
+		c, err := e.read(ids[i])
+		if err != nil {
+			e.warnDamaged(err)
+			return
+		}
+		list[i] = c
+	})
+	list = slices.DeleteFunc(list, func(c *Config) bool { return c == nil })
+	slices.SortFunc(list, func(a, b *Config) int { return b.Created.Compare(a.Created) })
+	return list, nil
+}
+
+// onAllCPUs calls f for each number below n.
+func onAllCPUs(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < len(ids); i += workers {
-				c, err := e.read(ids[i])
-				if err != nil {
-					e.warnDamaged(err)
-					continue
-				}
-				list[i] = c
+			for i := w; i < n; i += workers {
+				f(i)
 			}
 		})
 	}
 	wg.Wait()
-	list = slices.DeleteFunc(list, func(c *Config) bool { return c == nil })
-	slices.SortFunc(list, func(a, b *Config) int { return b.Created.Compare(a.Created) })
-	return list, nil
 }
 
 // write stores the configuration.
