@@ -69,9 +69,8 @@ func hybridCgroups() (undo func()) {
 	made := os.Mkdir(dir, 0o755) == nil
 	syscall.Mount("cgroup", dir, "cgroup", 0, "hugetlb")
 	return func() {
-		syscall.Unmount(dir, 0)
-		if made {
-			os.Remove(dir)
+		if syscall.Unmount(dir, 0) == nil && made {
+			os.RemoveAll(dir) // with what crun made there for want of the mount
 		}
 	}
 }
