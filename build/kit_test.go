@@ -34,7 +34,13 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	unix.Umask(0o077) // as main does
-	os.Exit(m.Run())
+	status := m.Run()
+	// The parent of all cgroups here; kist keeps parents, which may be the user's.
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/kist-build-test")
+	for _, dir := range append(left, "/sys/fs/cgroup/kist-build-test") {
+		os.Remove(dir)
+	}
+	os.Exit(status)
 }
 
 // A kit is a store of its own with an image named base: busybox and two users.

@@ -38,7 +38,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(createEnv); dir != "" {
 		createAndWait(dir)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	// The parent of all cgroups here; kist keeps parents, which may be the user's.
+	left, _ := filepath.Glob("/sys/fs/cgroup/*/kist-test")
+	for _, dir := range append(left, "/sys/fs/cgroup/kist-test") {
+		os.Remove(dir)
+	}
+	os.Exit(status)
 }
 
 // createEnv names the bundle that createAndWait makes a container of.
