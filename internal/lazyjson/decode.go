@@ -122,14 +122,14 @@ func (d *decoder) object(v reflect.Value, s *shape) error {
 }
 
 // find prefers the field with the very name; nil if there is none.
-func (s *shape) find(key string) *field {
+func (s *shape) find(key []byte) *field {
 	for i := range s.fields {
-		if s.fields[i].name == key {
+		if s.fields[i].name == string(key) { // which allocates nothing
 			return &s.fields[i]
 		}
 	}
 	for i := range s.fields {
-		if strings.EqualFold(s.fields[i].name, key) {
+		if strings.EqualFold(s.fields[i].name, string(key)) {
 			return &s.fields[i]
 		}
 	}
@@ -153,12 +153,17 @@ func (d *decoder) table(v reflect.Value, s *shape) error {
 		if err := d.value(elem, d.elem(s)); err != nil {
 			return err
 		}
-		v.SetMapIndex(reflect.ValueOf(k).Convert(key), elem)
+		v.SetMapIndex(reflect.ValueOf(string(k)).Convert(key), elem)
 	}
 	return nil
 }
 
 func (d *decoder) list(v reflect.Value, s *shape) error {
+	if s.t == stringList {
+		list, err := d.strings()
+		v.Set(reflect.ValueOf(list))
+		return err
+	}
 	v.Set(reflect.MakeSlice(s.t, 0, 4))
 	for n := 0; d.more(']'); n++ {
 		v.Grow(1)
@@ -170,6 +175,25 @@ func (d *decoder) list(v reflect.Value, s *shape) error {
 		}
 	}
 	return nil
+}
+
+// stringList is most of what lists there are: a seccomp profile is four hundred names.
+var stringList = reflect.TypeFor[[]string]()
+
+func (d *decoder) strings() ([]string, error) {
+	list := []string{}
+	for d.more(']') {
+		raw := d.skip()
+		if inner := raw[1:max(1, len(raw)-1)]; raw[0] == '"' && plainText(inner) {
+			list = append(list, string(inner))
+			continue
+		}
+		list = append(list, "")
+		if err := json.Unmarshal(raw, &list[len(list)-1]); err != nil {
+			return list, err
+		}
+	}
+	return list, nil
 }
 
 // more steps over '{', '[' or ',' to the next element, or over the end.
@@ -188,10 +212,13 @@ func (d *decoder) more(end byte) bool {
 	return true
 }
 
-func (d *decoder) key() (key string, err error) {
+// key is part of the data where it is plain.
+func (d *decoder) key() (key []byte, err error) {
 	raw := d.skip()
-	if key = string(raw[1 : len(raw)-1]); !plainText(key) {
-		err = json.Unmarshal(raw, &key)
+	if key = raw[1 : len(raw)-1]; !plainText(key) {
+		var text string
+		err = json.Unmarshal(raw, &text)
+		key = []byte(text)
 	}
 	d.space()
 	d.at++ // the colon

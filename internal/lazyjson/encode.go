@@ -141,6 +141,16 @@ func (e *encoder) list(v reflect.Value, s *shape) error {
 	}
 	e.out = append(e.out, '[')
 	first := true
+	if s.t == stringList {
+		for _, text := range v.Interface().([]string) {
+			e.next(&first)
+			if err := e.text(text); err != nil {
+				return err
+			}
+		}
+		e.out = append(e.out, ']')
+		return nil
+	}
 	for i := range v.Len() {
 		e.next(&first)
 		if err := e.value(v.Index(i), elem); err != nil {

@@ -47,6 +47,7 @@ type everything struct {
 	Wait   time.Duration     `json:"wait"`
 	Addr   netip.Addr        `json:"addr"`
 	Addrs  []netip.Prefix    `json:"addrs"`
+	Texts  []string          `json:"texts"`
 	Hidden string            `json:"-"`
 	secret string
 	Dash   string `json:"-,"`
@@ -70,6 +71,7 @@ func values() []any {
 		Ptr: &inner{3, "c"}, Any: map[string]any{"k": []any{1.5, nil, "s"}}, Raw: json.RawMessage(`{"x": [1, 2]}`),
 		When: time.Unix(1, 2).UTC(), Wait: time.Second, Addr: netip.MustParseAddr("::1"),
 		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Hidden: "h", secret: "s", Dash: "d", Quoted: 4,
+		Texts: []string{"plain", "", "<é>", "\x00"},
 	}
 	return []any{
 		full, &full, everything{}, []everything{full}, map[string]any{"e": full}, twice{Name: "n", Other: &twice{}},
@@ -104,7 +106,7 @@ func TestUnmarshalIsEncodingJSONs(t *testing.T) {
 		`{"count":-1}`, `{"plain":5}`, `{"list":{}}`, `{"map":[1]}`, `{"list":[{"a":1},{"a":2},null]}`, `{"arr":[1,2,3]}`, `{"arr":[1]}`,
 		`{"bytes":"aGV5"}`, `{"bytes":[1,2]}`, `{"nope":{"x":[{}, "]}", 1e5, "\"\\"]},"small":1}`, `{"quoted":"8"}`, `{"float":1e400}`,
 		`{"when":"never"}`, `{"addr":"1.2.3.4","addrs":["::/0"]}`, `{"any":{"a":[1,{"b":null}]}}`, `{"bool":1}`, `{"bool":true}x`,
-		`{"weight":{"inner":{"a":4},"Number":12}}`, `{"keys":{"a":["b"]},"nums":{"3":"c"}}`, `{"small":01}`, "{\"plain\":\"\xff\"}",
+		`{"weight":{"inner":{"a":4},"Number":12}}`, `{"texts":["a","\\n",null]}`, `{"texts":[]}`, `{"texts":[1]}`, `{"texts":null}`, `{"texts":["a",["b"]]}`, `{"keys":{"a":["b"]},"nums":{"3":"c"}}`, `{"small":01}`, "{\"plain\":\"\xff\"}",
 	} {
 		same(t, []byte(s))
 	}
