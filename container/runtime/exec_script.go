@@ -329,11 +329,13 @@ func (e *execution) compile() (err error) {
 	return err
 }
 
+// filter loads the program, at the first of several calls.
 func (e *execution) filter() {
 	p := e.program
 	if p == nil {
 		return
 	}
+	e.program = nil
 	sys.Data(&e.script, &p.code[0])
 	prog := sys.Data(&e.script, &unix.SockFprog{Len: uint16(len(p.code)), Filter: &p.code[0]})
 	e.script.Call("load seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.flags), prog)

@@ -99,6 +99,23 @@ func compileSeccomp(s *specs.LinuxSeccomp) (*program, error) {
 	return p, nil
 }
 
+// allows reports whether a profile lets calls through whatever their arguments are.
+func allows(s *specs.LinuxSeccomp, names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool {
+		allowed := s.DefaultAction == specs.ActAllow
+		for _, call := range s.Syscalls {
+			if !slices.Contains(call.Names, name) {
+				continue
+			}
+			if call.Action != specs.ActAllow || len(call.Args) > 0 {
+				return true
+			}
+			allowed = true
+		}
+		return !allowed
+	})
+}
+
 func answerOf(a specs.LinuxSeccompAction, errno *uint) (uint32, error) {
 	v, ok := actions[a]
 	if !ok {

@@ -208,6 +208,28 @@ func FuzzSeccomp(f *testing.F) {
 	})
 }
 
+func TestAllowsIsUnconditional(t *testing.T) {
+	arg := []specs.LinuxSeccompArg{{Index: 0, Op: specs.OpEqualTo}}
+	for want, s := range map[bool][]specs.LinuxSeccomp{
+		true: {
+			{DefaultAction: specs.ActAllow},
+			{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"write", "read"}, Action: specs.ActAllow}}},
+		},
+		false: {
+			{DefaultAction: specs.ActErrno},
+			{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActErrno}}},
+			{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow, Args: arg}}},
+			{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{{Names: []string{"read"}, Action: specs.ActAllow}, {Names: []string{"read"}, Action: specs.ActErrno, Args: arg}}},
+		},
+	} {
+		for i := range s {
+			if got := allows(&s[i], "read"); got != want {
+				t.Errorf("allows(%+v, read) = %v, want %v", s[i], got, want)
+			}
+		}
+	}
+}
+
 func BenchmarkCompileDefaultProfile(b *testing.B) {
 	profile, err := seccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{}})
 	if err != nil {
