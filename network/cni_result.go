@@ -144,7 +144,7 @@ func (e *Endpoint) leadNowhere() error {
 	if err != nil {
 		return err
 	}
-	routes, err := h.RouteList(link, netlink.FAMILY_ALL)
+	routes, err := whole(func() ([]netlink.Route, error) { return h.RouteList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func (s seal) apply(peers []netip.Addr) error {
 			return explainESP(err)
 		}
 	}
-	now, err := netlink.XfrmPolicyList(s.family())
+	now, err := whole(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(s.family()) })
 	if err != nil {
 		return explainESP(err)
 	}
@@ -138,7 +138,7 @@ func (s seal) apply(peers []netip.Addr) error {
 // beginAgain makes associations anew before their numbers, of 32 bits without a word
 // of the boot, run out: the kernel would send nothing more.
 func (s seal) beginAgain(states []*netlink.XfrmState) error {
-	now, err := netlink.XfrmStateList(s.family())
+	now, err := whole(func() ([]netlink.XfrmState, error) { return netlink.XfrmStateList(s.family()) })
 	if err != nil {
 		return explainESP(err)
 	}
@@ -158,7 +158,7 @@ func (s seal) beginAgain(states []*netlink.XfrmState) error {
 
 // shared reports whether another overlay has peers on the same port.
 func (s seal) shared(family int) (bool, error) {
-	now, err := netlink.XfrmPolicyList(family)
+	now, err := whole(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(family) })
 	if err != nil {
 		return false, explainESP(err)
 	}
@@ -182,7 +182,7 @@ func spi(p *netlink.XfrmPolicy) int {
 
 // clean removes what is of this overlay but not among the given.
 func (s seal) clean(family int, states []*netlink.XfrmState, policies []*netlink.XfrmPolicy) error {
-	now, err := netlink.XfrmPolicyList(family)
+	now, err := whole(func() ([]netlink.XfrmPolicy, error) { return netlink.XfrmPolicyList(family) })
 	if err != nil {
 		return explainESP(err)
 	}
@@ -194,7 +194,7 @@ func (s seal) clean(family int, states []*netlink.XfrmState, policies []*netlink
 			}
 		}
 	}
-	all, err := netlink.XfrmStateList(family)
+	all, err := whole(func() ([]netlink.XfrmState, error) { return netlink.XfrmStateList(family) })
 	if err != nil {
 		return explainESP(err)
 	}

@@ -196,7 +196,7 @@ func (n *Network) otherPeers() (others []netip.Addr, err error) {
 
 // linkWith is the index of the link that has an address, 0 for none.
 func linkWith(want netip.Addr) (int, error) {
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return 0, fmt.Errorf("list addresses: %w", err)
 	}

@@ -311,7 +311,7 @@ func (s *store) learnHosts(ctx context.Context, hosts map[string]string) error {
 			want[a.String()] = true
 		}
 	}
-	now, err := netlink.NeighList(link.Attrs().Index, unix.AF_BRIDGE)
+	now, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(link.Attrs().Index, unix.AF_BRIDGE) })
 	if err != nil {
 		return err
 	}
