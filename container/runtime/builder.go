@@ -21,10 +21,13 @@ import (
 //
 //	Create                       thread                       child
 //	cgroup, seccomp program      namespaces, mounts
-//	                             fork                    ──▶  cgroup, /proc
+//	                             fork                    ──▶  cgroup, /proc, seccomp
 //	record                       cgroup mounts, pivot_root,   waits
 //	                             masks; ends
-//	Start                                                ──▶  ids, capabilities, seccomp, execve
+//	Start                                                ──▶  ids, capabilities, execve
+//
+// A filter that might keep the child from waiting is loaded after that, and one of
+// a process without new privileges last.
 //
 // The thread shares the child's namespaces but that of processes, in which nobody
 // but the child can be: proc(5) is the only file system that wants it.
